@@ -64,7 +64,7 @@ class SettingsError(SchleuseError):
 
 
 class StoreUnavailable(SchleuseError):
-    """A store did not answer, or answered that it cannot for now. The same call may be made again with the same token."""
+    """A store did not answer, or said that it cannot for now. The same call with the same token may be made again."""
 
 
 class StoreRefused(SchleuseError):

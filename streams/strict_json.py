@@ -58,7 +58,7 @@ def depth(raw: str) -> int:
 def read_object(raw: bytes | None, limit: int = MAX_BYTES) -> dict[str, Any]:
     """Read one JSON object. Values are as `json` gives them: the caller checks every type.
 
-    Raises BadRow with `tombstone` (None), `too_large`, `too_deep`, `not_json` or `duplicate_field`; never anything else.
+    Raises BadRow with `tombstone` (None), `too_large`, `too_deep`, `not_json` or `duplicate_field`; nothing else.
     """
     if raw is None:
         raise BadRow(Reason.TOMBSTONE, None, "a value")
