@@ -5,6 +5,7 @@
     ├── SettingsError          a setting is missing or wrong: nothing was started
     ├── StoreUnavailable       a store did not answer or refused: wait and try again, nothing was lost
     ├── StoreRefused           a store answered, and will not do it however often it is asked
+    ├── StoreLate              an insert came after its deadline: look at the chain again before the next try
     ├── BrokerError            Kafka did not answer, or lacks a topic
     └── ChainStopped           counting exactly is not possible any more: the partition stops, loudly
         ├── LostLog            records that a claim names are not in the log any more
@@ -69,6 +70,10 @@ class StoreUnavailable(SchleuseError):
 
 class StoreRefused(SchleuseError):
     """A store answered that it will never do this: a wrong password, a missing table, a grant that is not there."""
+
+
+class StoreLate(SchleuseError):
+    """A store refused an insert that came after its deadline. Nothing was written; what is true now has to be read."""
 
 
 class BrokerError(SchleuseError):

@@ -274,7 +274,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         self._next.clear()
 
     async def go_to(self, tp: TP, offset: int) -> None:
-        """Fetch `tp` from `offset` on, at any time. Chunks that were fetched before may still come, and must be dropped:
+        """Fetch `tp` from `offset` on, at any time. Chunks fetched before may still come, and must be dropped:
         they begin elsewhere."""
         async with self._fetching:
             if self._open == self.app.consumer_generation_id and tp in self.assignment():

@@ -1,0 +1,475 @@
+"""Carrying out a claim of events, as columns: decode, dedupe, look up, decide, count.
+
+A record ends in one of four ways, and received = counted + off + duplicates + rejected is asserted for every claim.
+Everything here is a function of the claim (its records, its `now`, the settings, declarations and state that hold for
+it) and of the memory of event ids below it, so that a claim carried out twice writes the same twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from aggregates.actors import NEEDS_IP, classify
+from aggregates.devices import family
+from aggregates.steps import step_of
+from pseudonymizer.consent import Mode
+from pseudonymizer.decisions import ALWAYS, NEVER, thresholds
+from pseudonymizer.keys import KeyKind
+from pseudonymizer.pseudonyms import blind_index, event_hashes, visitor_seeds
+from pseudonymizer.recipients import BadRecipient, canonical
+from streams.decode import decode
+from streams.errors import BadRow, ChainStopped, Reason
+from streams.keys import SEPARATOR
+from streams.partitioner import message_key, partitions_of
+
+if TYPE_CHECKING:
+    from streams.chain import Claim
+    from streams.declarations import Declarations
+    from streams.keys import Keys
+    from streams.seen import Seen
+    from streams.state import StateIndex
+    from streams.tenants import TenantSettings
+    from streams.transport import Record
+
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+PRIMARY = "engagement"  # the purpose that decides whether an event is `off`
+KINDS = {"open": 0, "click": 1}
+Array = np.ndarray[Any, Any]
+REMEMBERED = 200_000  # recipients and user agents whose answers are kept between batches
+
+# The columns of analytics.ingest, in its order, but for `deadline`, which every attempt appends anew.
+SCHEMA = pa.schema(
+    [
+        ("incarnation", pa.uint32()),
+        ("partition", pa.uint16()),
+        ("claim", pa.uint64()),
+        ("first", pa.uint64()),
+        ("tenant", pa.string()),
+        ("mailing", pa.string()),
+        ("kind", pa.string()),
+        ("link", pa.string()),
+        ("device", pa.string()),
+        ("actor", pa.string()),
+        ("occurred_ms", pa.int64()),
+        ("counted", pa.uint8()),
+        ("step", pa.uint8()),
+        ("seed0", pa.uint64()),
+        ("seed1", pa.uint64()),
+        ("purpose", pa.string()),
+        ("pseudonym", pa.binary(16)),
+        ("key_version", pa.uint16()),
+        ("expires", pa.date32()),
+        ("event_hash", pa.uint64()),
+        ("hour", pa.uint32()),
+        ("outcome", pa.string()),
+        ("reason", pa.string()),
+        ("events", pa.uint64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EventsBatch:
+    """What a claim of events writes: one Arrow table for `ingest`, the rejections, and what to remember afterwards."""
+
+    table: pa.Table
+    bad: list[tuple[int, BadRow]]
+    remember: Any
+    outcomes: Mapping[str, int]
+    reasons: Mapping[str, int]
+
+
+class Person(NamedTuple):
+    """What is known of a recipient string of a tenant, whatever she agreed to."""
+
+    key: bytes
+    canonical: str
+    flaw: Reason | None
+
+
+class Allowed(NamedTuple):
+    """What one purpose allows for one recipient and kind: from when she is counted, and from when under which
+    pseudonym; the later stretch wins."""
+
+    counts_from: int
+    early_from: int
+    early: bytes
+    early_version: int
+    late_from: int
+    late: bytes
+    late_version: int
+
+
+NOTHING_KNOWN = Allowed(ALWAYS, NEVER, bytes(16), 0, NEVER, bytes(16), 0)
+
+
+class EventsWork:
+    """Builds the batches of one partition. Used by one thread at a time.
+
+    `off_by_ledger` names who was `off` when a state was lost, as (tenant, blind index, kind): she stays `off` until she
+    says otherwise.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        partitions: int,
+        keys: Keys,
+        state: StateIndex,
+        seen: Seen,
+        declarations: Declarations,
+        off_by_ledger: frozenset[tuple[str, bytes, str]] = frozenset(),
+    ) -> None:
+        self._partition, self._partitions = partition, partitions
+        self._keys, self._state, self._seen, self._declarations = keys, state, seen, declarations
+        self._off_by_ledger = off_by_ledger
+        self._people: dict[str, Person] = {}
+        self._allowed: dict[bytes, tuple[bytes | None, TenantSettings, dict[tuple[str, int], Allowed]]] = {}
+
+    def build(self, claim: Claim, records: Sequence[Record], tenants: Mapping[str, TenantSettings]) -> EventsBatch:
+        """The claim's batch. Raises ChainStopped when the sum does not add up; a bad record is never an exception."""
+        decoded = decode([record.value for record in records], claim.now_ms)
+        bad = list(decoded.bad)
+        frame = self._of_known_tenants(decoded.frame, tenants, bad)
+        frame, people = self._of_this_partition(frame, tenants, bad)
+
+        # Duplicates: a sender's retry within 24 h of record time counts once.
+        stamps = np.fromiter((record.timestamp for record in records), np.int64, len(records)) // HOUR_MS
+        hours = stamps[frame["row"].to_numpy()]
+        hashes = event_hashes(self._keys.single(KeyKind.SEEN), frame["tenant"].to_list(), frame["event_id"].to_list())
+        new, remember = self._seen.look(hashes, hours)
+        duplicates = len(frame) - int(new.sum())
+        frame, hashes, hours = frame.filter(pl.Series(new)), hashes[new], hours[new]
+
+        parts, counted = self._decided(claim, frame, hashes, hours, people, tenants)
+        reasons = Counter(str(row.reason) for _, row in bad)
+        outcomes = {
+            "received": len(records),
+            "counted": counted,
+            "off": len(frame) - counted,
+            "duplicates": duplicates,
+            "rejected": len(bad),
+        }
+        if outcomes["received"] != sum(n for name, n in outcomes.items() if name != "received"):
+            raise ChainStopped(f"partition {claim.partition}, claim {claim.number}: the outcomes do not add up")
+        parts.append(_outcome_rows(outcomes, reasons))
+        table = pa.concat_tables(parts)
+        same = {
+            "incarnation": claim.incarnation,
+            "partition": claim.partition,
+            "claim": claim.number,
+            "first": claim.first,
+        }
+        for index, (name, value) in enumerate(same.items()):
+            column = pa.repeat(pa.scalar(value, SCHEMA.field(name).type), len(table))
+            table = table.set_column(index, SCHEMA.field(name), column)
+        return EventsBatch(table, bad, remember, outcomes, reasons)
+
+    def done(self, batch: EventsBatch) -> None:
+        """The batch is in the store: remember its event ids."""
+        self._seen.commit(batch.remember)
+
+    # --- who ---
+
+    def _of_known_tenants(
+        self, frame: pl.DataFrame, tenants: Mapping[str, TenantSettings], bad: list[tuple[int, BadRow]]
+    ) -> pl.DataFrame:
+        known = frame["tenant"].is_in(list(tenants))
+        if known.all():
+            return frame
+        flaw = BadRow(Reason.UNKNOWN_TENANT, "tenant", "a tenant of the settings in force")
+        bad.extend((row, flaw) for row in frame.filter(~known)["row"].to_list())
+        return frame.filter(known)
+
+    def _of_this_partition(
+        self, frame: pl.DataFrame, tenants: Mapping[str, TenantSettings], bad: list[tuple[int, BadRow]]
+    ) -> tuple[pl.DataFrame, list[Person]]:
+        """Number the distinct recipients (column `person`), and refuse those that cannot be or belong elsewhere."""
+        frame = frame.with_columns(who=pl.concat_str("tenant", "recipient", separator=SEPARATOR))
+        distinct = frame.select("who", "tenant", "recipient").unique("who", maintain_order=True)
+        names = distinct["who"].to_list()
+        known = self._people
+        if len(known) > REMEMBERED:
+            known.clear()
+        missing = [index for index, name in enumerate(names) if name not in known]
+        if missing:
+            of_tenant, recipients = distinct["tenant"].to_list(), distinct["recipient"].to_list()
+            self._meet([(names[i], tenants[of_tenant[i]], recipients[i]) for i in missing])
+        people = [known[name] for name in names]
+        numbers = pl.DataFrame(
+            {
+                "who": distinct["who"],
+                "person": np.arange(len(people), dtype=np.uint32),
+                "flawed": np.fromiter((person.flaw is not None for person in people), bool, len(people)),
+            }
+        )
+        frame = frame.join(numbers, on="who", how="left", maintain_order="left")
+        if numbers["flawed"].any():
+            for row, number in frame.filter("flawed").select("row", "person").iter_rows():
+                bad.append((row, _flaw(people[number].flaw)))
+            frame = frame.filter(~pl.col("flawed"))
+        return frame.drop("who", "flawed"), people
+
+    def _meet(self, strangers: Sequence[tuple[str, TenantSettings, str]]) -> None:
+        met: list[tuple[str, str, bytes]] = []
+        for name, tenant, recipient in strangers:
+            try:
+                person = canonical(recipient, tenant.lower_local)
+            except BadRecipient:
+                self._people[name] = Person(b"", "", Reason.BAD_RECIPIENT)
+                continue
+            met.append((name, person, message_key(tenant.name, person)))
+        if met:
+            where = partitions_of([key for _, _, key in met], self._partitions)
+            for (name, person, key), partition in zip(met, where.tolist(), strict=True):
+                flaw = None if partition == self._partition else Reason.MISROUTED
+                self._people[name] = Person(key, person, flaw)
+
+    # --- what is allowed ---
+
+    def _decided(
+        self,
+        claim: Claim,
+        frame: pl.DataFrame,
+        hashes: Array,
+        hours: Array,
+        people: Sequence[Person],
+        tenants: Mapping[str, TenantSettings],
+    ) -> tuple[list[pa.Table], int]:
+        """The rows of the events that are new, and how many of them count.
+
+        One row an event with its primary purpose; one more for each other purpose that allows one; and for an event
+        that is neither counted nor a row nothing but the hash of its id.
+        """
+        if not len(frame):
+            return [], 0
+        persons, times = frame["person"].to_numpy(), frame["occurred_ms"].to_numpy()
+        allowed = self._all_allowed(frame, people, tenants)
+        at = persons.astype(np.int64) * 2 + (frame["kind"] == "click").to_numpy()
+        counted = times >= _filled(allowed[PRIMARY], len(people), "counts_from", ALWAYS)[at]
+        columns = self._columns(claim, frame, people, tenants)
+        ids = {"event_hash": hashes, "hour": hours.astype(np.uint32)}
+
+        tables: list[pa.Table] = []
+        for purpose, of_purpose in allowed.items():
+            pseudonyms, versions = _pseudonyms(of_purpose, len(people), at, times)
+            is_row = pseudonyms.any(axis=1)
+            own = {
+                "pseudonym": pseudonyms,
+                "key_version": versions,
+                "purpose": _where(is_row, purpose),
+                "expires": _expires(frame, times, is_row, purpose, tenants),
+            }
+            if purpose == PRIMARY:
+                kept = counted | is_row
+                tables.append(_table({**columns, **ids, **own, "counted": counted.astype(np.uint8)}, kept))
+                tables.append(_table(ids, ~kept))
+            else:
+                tables.append(_table({**columns, **own}, is_row))
+        return tables, int(counted.sum())
+
+    def _all_allowed(
+        self, frame: pl.DataFrame, people: Sequence[Person], tenants: Mapping[str, TenantSettings]
+    ) -> dict[str, dict[int, Allowed]]:
+        """purpose -> 2 * person + kind -> what is allowed, where it is not the default."""
+        result: dict[str, dict[int, Allowed]] = {PRIMARY: {}}
+        present = frame.select("person", "tenant").unique("person")
+        for number, tenant in zip(present["person"].to_list(), present["tenant"].to_list(), strict=True):
+            for (purpose, kind), allowed in self._of_person(people[number], tenants[tenant]).items():
+                result.setdefault(purpose, {})[2 * number + kind] = allowed
+        return result
+
+    def _of_person(self, person: Person, tenant: TenantSettings) -> dict[tuple[str, int], Allowed]:
+        raw = self._state.raw(person.key)
+        kept = self._allowed.get(person.key)
+        if kept is not None and kept[0] is raw and kept[1] is tenant:
+            return kept[2]
+        if raw is None and not self._off_by_ledger and tenant.purposes[PRIMARY].ceiling > Mode.OFF:
+            return {}
+        if len(self._allowed) > REMEMBERED:
+            self._allowed.clear()
+        found = self._look_up(person, tenant)
+        self._allowed[person.key] = raw, tenant, found
+        return found
+
+    def _look_up(self, person: Person, tenant: TenantSettings) -> dict[tuple[str, int], Allowed]:
+        state = self._state.state(person.key)
+        result: dict[tuple[str, int], Allowed] = {}
+        for purpose, of_purpose in tenant.purposes.items():
+            for kind, number in KINDS.items():
+                consent = state.purposes.get(purpose, {}).get(kind) if state else None
+                if consent is None and purpose == PRIMARY and self._was_off(person, tenant.name, kind):
+                    result[purpose, number] = NOTHING_KNOWN._replace(counts_from=NEVER)
+                    continue
+                limits = thresholds(consent, of_purpose.ceiling)
+                spans = [(NEVER, bytes(16), 0), (NEVER, bytes(16), 0)]
+                for begin, salt in limits.rows:
+                    pseudonymizer = self._keys.pseudonymizer(tenant.name, purpose, salt.key_version)
+                    if pseudonymizer is not None:  # a destroyed key: counted only
+                        spans.append((begin, pseudonymizer.pseudonym(salt.value, person.canonical), salt.key_version))
+                result[purpose, number] = Allowed(limits.counts_from, *spans[-2], *spans[-1])
+        return result
+
+    def _was_off(self, person: Person, tenant: str, kind: str) -> bool:
+        if not self._off_by_ledger:
+            return False
+        blind = blind_index(self._keys.single(KeyKind.BLIND), tenant, person.canonical)
+        return (tenant, blind, kind) in self._off_by_ledger
+
+    # --- what is counted ---
+
+    def _columns(
+        self, claim: Claim, frame: pl.DataFrame, people: Sequence[Person], tenants: Mapping[str, TenantSettings]
+    ) -> dict[str, Any]:
+        on = ["user_agent", "ip"] if NEEDS_IP else ["user_agent"]
+        agents = frame.select(on).unique()
+        agents = agents.with_columns(
+            pl.Series("device", [str(family(row[0])) for row in agents.iter_rows()], dtype=pl.String),
+            pl.Series("by_rules", [str(classify(*row)) for row in agents.iter_rows()], dtype=pl.String),
+        )
+        frame = frame.join(agents, on=on, how="left", nulls_equal=True, maintain_order="left")
+        frame = self._with_links(claim, frame, tenants)
+        mailings = frame.select("tenant", "mailing").unique(maintain_order=True)
+        sent = [self._declarations.at(tenant, mailing, claim.mailings) for tenant, mailing in mailings.iter_rows()]
+        mailings = mailings.with_columns(
+            pl.Series("sent_ms", [found[1].sent_at if found else -1 for found in sent], dtype=pl.Int64)
+        )
+        frame = frame.join(mailings, on=["tenant", "mailing"], how="left", maintain_order="left")
+        seeds = self._seeds(frame, people)
+        return {
+            "tenant": frame["tenant"],
+            "mailing": frame["mailing"],
+            "kind": frame["kind"],
+            "link": frame["of_link"],
+            "device": frame["device"],
+            "actor": frame["actor"].fill_null(frame["by_rules"]),
+            "occurred_ms": frame["occurred_ms"].to_numpy(),
+            "step": step_of(frame["occurred_ms"].to_numpy(), frame["sent_ms"].to_numpy()),
+            "seed0": seeds[:, 0],
+            "seed1": seeds[:, 1],
+        }
+
+    def _with_links(self, claim: Claim, frame: pl.DataFrame, tenants: Mapping[str, TenantSettings]) -> pl.DataFrame:
+        """Column `of_link`: the link of a click by the declarations that hold for the claim; empty for an open."""
+        with_keys = [name for name, tenant in tenants.items() if tenant.url_keys]
+        # Personal queries make every URL distinct; without allow-listed keys the part before them decides.
+        stripped = pl.col("url").str.extract(r"^([^?#]*)")
+        url = pl.when(pl.col("tenant").is_in(with_keys)).then("url").otherwise(stripped) if with_keys else stripped
+        frame = frame.with_columns(
+            url=pl.when(pl.col("kind") == "click").then(url), link=pl.when(pl.col("kind") == "click").then("link")
+        )
+        distinct = frame.select("tenant", "mailing", "kind", "link", "url").unique()
+        found = [
+            self._declarations.links(tenants[tenant], mailing, claim.mailings).of(link, url) if kind == "click" else ""
+            for tenant, mailing, kind, link, url in distinct.iter_rows()
+        ]
+        distinct = distinct.with_columns(pl.Series("of_link", found, dtype=pl.String))
+        on = ["tenant", "mailing", "kind", "link", "url"]
+        return frame.join(distinct, on=on, how="left", nulls_equal=True, maintain_order="left")
+
+    def _seeds(self, frame: pl.DataFrame, people: Sequence[Person]) -> Array:
+        """Two 64-bit halves of the seed of each event's recipient and mailing."""
+        frame = frame.with_columns(secret=pl.concat_str("tenant", "mailing", separator=SEPARATOR))
+        visits = frame.select("secret", "person").unique(maintain_order=True).sort("secret", maintain_order=True)
+        secrets = self._keys.mailings(visits["secret"].unique().to_list())
+        halves: list[bytes] = []
+        for (secret,), group in visits.group_by("secret", maintain_order=True):
+            names = [people[number].canonical for number in group["person"].to_list()]
+            halves.append(visitor_seeds(secrets[str(secret)], names))
+        seeds = np.frombuffer(b"".join(halves), np.uint64).reshape(-1, 2)
+        visits = visits.with_columns(pl.Series("seed0", seeds[:, 0]), pl.Series("seed1", seeds[:, 1]))
+        frame = frame.join(visits, on=["secret", "person"], how="left", maintain_order="left")
+        return frame.select("seed0", "seed1").to_numpy()
+
+
+def _flaw(reason: Reason | None) -> BadRow:
+    if reason is Reason.MISROUTED:
+        return BadRow(reason, None, "the partition of tenant and recipient (Kafka's default partitioner)")
+    return BadRow(Reason.BAD_RECIPIENT, "recipient", "an address or an id")
+
+
+def _filled(of_purpose: Mapping[int, Allowed], people: int, field: str, default: int) -> Array:
+    """One field of what is allowed as a column over 2 * person + kind."""
+    column = np.full(2 * people, default, np.int64)
+    for index, allowed in of_purpose.items():
+        column[index] = getattr(allowed, field)
+    return column
+
+
+def _pseudonyms(of_purpose: Mapping[int, Allowed], people: int, at: Array, times: Array) -> tuple[Array, Array]:
+    """The pseudonym (two 64-bit halves; zeros: none) and key version of every event."""
+    if not of_purpose:
+        return np.zeros((len(at), 2), np.uint64), np.zeros(len(at), np.uint16)
+    halves, versions = np.zeros((len(at), 2), np.uint64), np.zeros(len(at), np.uint16)
+    for stretch in ("early", "late"):  # the later stretch wins
+        values, of_key = np.zeros((2 * people, 2), np.uint64), np.zeros(2 * people, np.uint16)
+        for index, allowed in of_purpose.items():
+            values[index] = np.frombuffer(getattr(allowed, stretch), np.uint64)
+            of_key[index] = getattr(allowed, f"{stretch}_version")
+        holds = times >= _filled(of_purpose, people, f"{stretch}_from", NEVER)[at]
+        halves = np.where(holds[:, None], values[at], halves)
+        versions = np.where(holds, of_key[at], versions)
+    return halves, versions
+
+
+def _expires(
+    frame: pl.DataFrame, times: Array, is_row: Array, purpose: str, tenants: Mapping[str, TenantSettings]
+) -> Array:
+    """Days since 1970 after which each row goes, by its tenant's retention for the purpose; 0 where there is no row."""
+    days = {
+        name: tenant.purposes[purpose].retention_days if purpose in tenant.purposes else 0
+        for name, tenant in tenants.items()
+    }
+    of_tenant = frame["tenant"].replace_strict(days, return_dtype=pl.Int32).to_numpy()
+    return np.where(is_row, times // DAY_MS + of_tenant, 0).astype(np.int32)
+
+
+def _where(mask: Array, word: str) -> pl.Series:
+    return pl.select(pl.when(pl.Series(mask)).then(pl.lit(word)).otherwise(pl.lit(""))).to_series()
+
+
+def _arrow(name: str, column: Any, kept: Array) -> pa.Array:
+    kind = SCHEMA.field(name).type
+    if isinstance(column, pl.Series):
+        return column.filter(pl.Series(kept)).to_arrow().cast(kind)
+    column = np.ascontiguousarray(column[kept])
+    if name == "pseudonym":
+        return pa.FixedSizeBinaryArray.from_buffers(kind, len(column), [None, pa.py_buffer(column)])
+    if name == "expires":
+        return pa.array(column, pa.int32()).cast(kind)
+    return pa.array(column, kind)
+
+
+def _table(columns: Mapping[str, Any], kept: Array) -> pa.Table:
+    """The rows of `columns` where `kept`, in the shape of `ingest`; a column that is not named is empty."""
+    rows = int(kept.sum())
+    arrays = [
+        _arrow(field.name, columns[field.name], kept) if field.name in columns else _empty(field.type, rows)
+        for field in SCHEMA
+    ]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _empty(kind: pa.DataType, rows: int) -> pa.Array:
+    if kind == pa.date32():
+        return pa.repeat(pa.scalar(0, pa.int32()), rows).cast(kind)
+    return pa.repeat(pa.scalar("" if kind == pa.string() else bytes(16) if kind == pa.binary(16) else 0, kind), rows)
+
+
+def _outcome_rows(outcomes: Mapping[str, int], reasons: Mapping[str, int]) -> pa.Table:
+    rows = [(name, "", count) for name, count in outcomes.items() if count and name != "rejected"]
+    rows += [("rejected", reason, count) for reason, count in sorted(reasons.items())]
+    names, whys, counts = ([row[i] for row in rows] for i in range(3))
+    columns = {
+        "outcome": pl.Series(names, dtype=pl.String),
+        "reason": pl.Series(whys, dtype=pl.String),
+        "events": np.array(counts, np.uint64),
+    }
+    return _table(columns, np.ones(len(rows), bool))

@@ -1,0 +1,63 @@
+"""Keys as the worker needs them: asked of the ring once, kept in memory, never in a repr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pseudonymizer.keys import KeyKind, purpose_key
+from pseudonymizer.pseudonyms import Pseudonymizer
+from streams.keyring import KeyRing
+
+SEPARATOR = "\x1f"  # between tenant and mailing in the name of a key: neither may hold it
+
+
+class Keys:
+    """What the ring holds, cached. Used by one thread at a time (the one that builds batches) and by the event loop
+    only between batches."""
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._ring = ring
+        self._mailings: dict[str, bytes] = {}
+        self._pseudonymizers: dict[tuple[str, str, int], Pseudonymizer] = {}
+        self._single: dict[tuple[KeyKind, str], bytes] = {}
+
+    def __repr__(self) -> str:
+        return "<Keys>"
+
+    def primary(self, tenant: str) -> int:
+        """The version of the tenant's root key that new grants use."""
+        return self._ring.primary(tenant)[0]
+
+    def pseudonymizer(self, tenant: str, purpose: str, version: int) -> Pseudonymizer | None:
+        """The pseudonymizer of a tenant's purpose under a version of its root key; None: that key is gone."""
+        found = self._pseudonymizers.get((tenant, purpose, version))
+        if found is None:
+            root = self._ring.get(KeyKind.ROOT, tenant, version)
+            if root is None:
+                return None
+            found = Pseudonymizer(purpose_key(root, tenant, purpose, version))
+            self._pseudonymizers[tenant, purpose, version] = found
+        return found
+
+    def mailings(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The secret of each mailing (name: tenant, separator, mailing), made where there is none."""
+        names = list(names)
+        missing = [name for name in names if name not in self._mailings]
+        if missing:
+            self._mailings.update(self._ring.ensure_many(KeyKind.MAILING, missing))
+        return {name: self._mailings[name] for name in names}
+
+    def data_keys(self, names: Iterable[str]) -> dict[str, bytes]:
+        """A recipient's own data key (name: hex of her blind index), made where there is none. Not cached."""
+        return self._ring.ensure_many(KeyKind.DATA, list(names))
+
+    def drop_data_keys(self, names: Iterable[str]) -> None:
+        """Destroy data keys: what they sealed is gone."""
+        self._ring.destroy_many(KeyKind.DATA, list(names))
+
+    def single(self, kind: KeyKind, name: str = "") -> bytes:
+        """A key of which there is one (seen, blind, stub) or one a day (day)."""
+        key = self._single.get((kind, name))
+        if key is None:
+            key = self._single[kind, name] = self._ring.ensure(kind, name)
+        return key

@@ -1,0 +1,152 @@
+"""Reading topics to their end and on, outside the consumer group.
+
+The state topic and tracking.mailings are read whole by whoever needs them. The connections are their own: they do not
+queue behind Faust's long poll, its flow control or its recovery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from streams.errors import BrokerError, LostLog
+from streams.transport import Record, flatten
+
+Apply = Callable[[int, list[Record]], None]
+SLICE = 20_000  # records applied between two looks at the event loop
+
+
+class Tail:
+    """Follows some topic-partitions from their beginning.
+
+    `apply(partition, records)` of a topic is called in offset order, in the event loop. Needs `fetch_batches()` to have
+    been called in this process. Not safe to use from two event loops.
+    """
+
+    def __init__(self, broker: str, client_id: str) -> None:
+        self._broker, self._client_id = broker, client_id
+        self._apply: dict[str, Apply] = {}
+        self._position: dict[TopicPartition, int] = {}
+        self._moved = asyncio.Condition()
+        self._failed: BaseException | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._reader: AIOKafkaConsumer | None = None
+        self._offsets: AIOKafkaConsumer | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises BrokerError when nobody answers."""
+        common = {
+            "bootstrap_servers": self._broker,
+            "client_id": self._client_id,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "earliest",
+        }
+        self._reader = AIOKafkaConsumer(**common, max_partition_fetch_bytes=4 << 20, fetch_max_wait_ms=100)
+        self._offsets = AIOKafkaConsumer(**common)
+        try:
+            await self._reader.start()
+            await self._offsets.start()
+        except KafkaError as error:
+            await self.stop()
+            raise BrokerError(f"Kafka at {self._broker} did not answer ({type(error).__name__})") from None
+        self._task = asyncio.create_task(self._follow(), name=f"tail {self._client_id}")
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for consumer in (self._reader, self._offsets):
+            if consumer:
+                await consumer.stop()
+
+    def follow(self, topic: str, partitions: Iterable[int], apply: Apply) -> None:
+        """Follow exactly these partitions of `topic` from now on; those that are new begin at the beginning."""
+        assert self._reader
+        self._apply[topic] = apply
+        wanted = {TopicPartition(topic, partition) for partition in partitions}
+        kept = {tp for tp in self._position if tp.topic != topic or tp in wanted}
+        new = wanted - kept
+        self._position = {tp: self._position[tp] for tp in kept} | dict.fromkeys(new, 0)
+        self._reader.assign(list(self._position))
+        for tp, position in self._position.items():
+            self._reader.seek(tp, position)
+
+    def position(self, topic: str, partition: int) -> int:
+        """The next offset that will be applied."""
+        return self._position.get(TopicPartition(topic, partition), 0)
+
+    async def caught_up(self, topic: str, partitions: Iterable[int]) -> None:
+        """After this, everything that the broker had acknowledged before the call has been applied.
+
+        Raises BrokerError when the broker does not answer.
+        """
+        assert self._offsets
+        wanted = [TopicPartition(topic, partition) for partition in partitions]
+        if not wanted:
+            return
+        try:
+            ends = await self._offsets.end_offsets(wanted)
+        except KafkaError as error:
+            raise BrokerError(
+                f"Kafka at {self._broker} did not tell the end of {topic} ({type(error).__name__})"
+            ) from None
+
+        def there() -> bool:
+            return self._failed is not None or all(self._position.get(tp, end) >= end for tp, end in ends.items())
+
+        if not there():
+            async with self._moved:
+                await self._moved.wait_for(there)
+        if self._failed is not None:
+            raise self._failed
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """First offset that the log still holds, and an offset that its end has at least reached."""
+        assert self._offsets
+        tp = TopicPartition(topic, partition)
+        try:
+            first = (await self._offsets.beginning_offsets([tp]))[tp]
+            end = (await self._offsets.end_offsets([tp]))[tp]
+        except KafkaError as error:
+            raise BrokerError(
+                f"Kafka at {self._broker} did not tell where {topic} begins ({type(error).__name__})"
+            ) from None
+        return first, end
+
+    async def _follow(self) -> None:
+        assert self._reader
+        try:
+            while True:
+                if not self._position:
+                    await asyncio.sleep(0.02)
+                    continue
+                for tp, batches in (await self._reader.getmany(timeout_ms=100)).items():
+                    await self._apply_run(tp, flatten(batches))
+                async with self._moved:
+                    self._moved.notify_all()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # KafkaErrors of the fetch are retried by aiokafka itself; what arrives here is final.
+            self._failed = (
+                error
+                if isinstance(error, LostLog)
+                else BrokerError(f"reading {self._client_id} from Kafka ended ({type(error).__name__})")
+            )
+            async with self._moved:
+                self._moved.notify_all()
+
+    async def _apply_run(self, tp: TopicPartition, run: list[Record]) -> None:
+        for begin in range(0, len(run), SLICE):
+            part = run[begin : begin + SLICE]
+            if tp not in self._position:  # not followed any more
+                return
+            if part[-1].offset < self._position[tp]:
+                raise LostLog(f"{tp.topic}-{tp.partition} went back behind offset {self._position[tp]}")
+            self._apply[tp.topic](tp.partition, part)
+            self._position[tp] = part[-1].offset + 1
+            await asyncio.sleep(0)
