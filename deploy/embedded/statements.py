@@ -1,0 +1,103 @@
+"""What a request to the embedded store asks for, as ClickHouse's own parser reads it.
+
+A request carries one statement; an insert's data may follow it in the same body. chDB would run several statements
+and would read and write local files for whoever asks, and it knows one login only, whose role is chosen by a
+statement. So nothing that a request says is run as it was written: the engine's parser (`formatQuerySingleLine`) turns
+it into its canonical text or refuses it, the canonical text is looked at here, and that text is what is run. `split` may
+guess wrong where the data begin; then the canonical text differs from what it guessed, and the request is refused.
+
+Everything here is pure. A refusal names the rule, never the statement.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+
+class Refused(Exception):
+    """The request asks for what this server does not do; `code` and `name` are ClickHouse's own for it."""
+
+    def __init__(self, code: int, name: str, why: str) -> None:
+        self.code, self.name = code, name
+        super().__init__(f"Code: {code}. DB::Exception: {why}. ({name})")
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """An insert whose data come beside it: `head` is `INSERT INTO t (a, b)` in canonical form, `format` the data's."""
+
+    head: str
+    format: str
+
+
+_TOKEN: Final = re.compile(
+    rb"""'(?:\\.|''|[^'\\])*' | "(?:\\.|[^"\\])*" | `(?:\\.|[^`\\])*` | --[^\n]* | /\*.*?\*/ | [A-Za-z_]\w* | [()] | .""",
+    re.VERBOSE | re.DOTALL,
+)
+_INSERT: Final = re.compile(rb"(?:\s|--[^\n]*\n|/\*.*?\*/)*INSERT\s", re.IGNORECASE | re.DOTALL)
+_FORMAT: Final = re.compile(rb"\s+\w+[ \t\r]*(?:\n|$)?")
+_QUOTED: Final = re.compile(r"'(?:\\.|[^'\\])*'|`(?:\\.|[^`\\])*`", re.DOTALL)
+_NAME: Final = r"(?:`(?:\\.|[^`\\])*`|\w+)"
+_CANONICAL_INSERT: Final = re.compile(
+    rf"(?P<head>INSERT\ INTO\ {_NAME}(?:\.{_NAME})?(?:\ \((?:`(?:\\.|[^`\\])*`|[^()`])*\))?"
+    rf"(?:\ SETTINGS\ (?:'(?:\\.|[^'\\])*'|[^'()])*?)?)\ FORMAT\ (?P<format>\w+)",
+    re.VERBOSE | re.DOTALL,
+)
+_FORBIDDEN: Final = (
+    (
+        re.compile(r"\bSET (?:DEFAULT )?ROLE\b|\bEXECUTE AS\b"),
+        497,
+        "ACCESS_DENIED",
+        "a login has one role and keeps it",
+    ),
+    (re.compile(r"\bPARALLEL WITH\b"), 48, "NOT_IMPLEMENTED", "a request carries one statement"),
+    (
+        re.compile(r"\b(?:INTO OUTFILE|FROM INFILE)\b"),
+        48,
+        "NOT_IMPLEMENTED",
+        "no files are read or written for a request",
+    ),
+    (
+        re.compile(r"(?:SET|USE|BEGIN|COMMIT|ROLLBACK|CREATE TEMPORARY|CREATE OR REPLACE TEMPORARY)\b"),
+        48,
+        "NOT_IMPLEMENTED",
+        "no session is kept between requests; send settings and the database with each one",
+    ),
+)
+
+
+def split(body: bytes) -> tuple[bytes, bytes]:
+    """Part a body into the statement and, for an insert, the data after `FORMAT name` or `VALUES`."""
+    if not _INSERT.match(body):
+        return body, b""
+    depth = 0
+    for token in _TOKEN.finditer(body):
+        word = token.group().upper()
+        depth += (word == b"(") - (word == b")")
+        if depth == 0 and word in (b"SELECT", b"WITH"):
+            break
+        if depth == 0 and word == b"VALUES":
+            return body[: token.end()], body[token.end() :]
+        if depth == 0 and word == b"FORMAT" and (name := _FORMAT.match(body, token.end())):
+            return body[: name.end()], body[name.end() :]
+    return body, b""
+
+
+def judge(canonical: str) -> Insert | None:
+    """Look at a statement in canonical form: Insert when its data come beside it, None when it stands for itself.
+
+    Raises Refused for what no login may ask here, whatever its grants say.
+    """
+    bare = _QUOTED.sub("''", canonical)
+    for number, (pattern, code, name, why) in enumerate(_FORBIDDEN):
+        if pattern.match(bare) if number == len(_FORBIDDEN) - 1 else pattern.search(bare):
+            raise Refused(code, name, why)
+    if not canonical.startswith("INSERT INTO "):
+        return None
+    if match := _CANONICAL_INSERT.fullmatch(canonical):
+        return Insert(match["head"], match["format"])
+    if re.search(r"\b(?:SELECT|WITH)\b", bare):
+        return None
+    raise Refused(48, "NOT_IMPLEMENTED", "this form of INSERT is not understood here")
