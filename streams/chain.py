@@ -4,12 +4,13 @@ A claim is a run of events or a run of changes, so events and changes have one o
 partition agrees on. Being the consumer group's owner only makes it fast; the chain makes it right, also with a worker
 that wakes up after its partitions have gone. The steps, by number (the same numbers stand in the code):
 
- 1  Claim number n: insert it with the token `INCARNATION:claim:partition:n`, then read n back. The first writer won and
-    has fixed what n is; who lost takes what the winner fixed. Two rows for one number stop the partition. `now` and every
-    deadline come from the store's clock. The claim names the rules, the tenants' settings (by their hash) and the position
-    in tracking.mailings that hold for it. A worker that lacks a claim's rules stops.
+ 1  Claim number n: insert it with the token `INCARNATION:claim:partition:n`, then read n back. The first writer won
+    and has fixed what n is; who lost takes what the winner fixed. Two rows for one number stop the partition. `now`
+    and every deadline come from the store's clock. The claim names the rules, the tenants' settings (by their hash)
+    and the position in tracking.mailings that hold for it. A worker that lacks a claim's rules stops.
  2  Carry n out; nobody starts n + 1 before n is done. What n writes, emptiness included, is a function of the claim
-    alone: its run, its `now`, its rules, the declarations up to its positions, and the state after all changes before n.
+    alone: its run, its `now`, its rules, the declarations up to its positions, and the state after all changes
+    before n.
     Events: streams/events.py. Changes: streams/changes.py. Either may be done twice.
     A state that holds a version at or above n's next change proves that n is done.
  3  Commit the offsets up to the end of the last claim that is done. They are a hint; the chain is the truth.
@@ -37,6 +38,7 @@ from streams.stores import StoreClient
 # What this release can carry out, and the release that brought it: decoding, classification, cells, canonical form.
 RULES = {1: "0.1.0"}
 NEWEST_RULES = max(RULES)
+PRIMARY = "engagement"  # the purpose that decides whether an event is `off`
 
 
 class Kind(StrEnum):
@@ -50,8 +52,9 @@ class Kind(StrEnum):
 class Claim:
     """Claim `number` of a partition, as its winner fixed it.
 
-    `first` and `last` are offsets, inclusive; `next_event` and `next_change` are the chain's positions after it; `now_ms`
-    is the store's clock when it was taken. `mailings` is the position in tracking.mailings (the next offset) and
+    `first` and `last` are offsets, inclusive; `next_event` and `next_change` are the chain's positions after it;
+    `now_ms` is the store's clock when it was taken. `worker` is RELEASE/NAME.
+    `mailings` is the position in tracking.mailings (the next offset) and
     `settings` the hash of the tenants' settings that hold for it.
     """
 
@@ -92,8 +95,8 @@ SELECT toUnixTimestamp64Milli(now64(3)), (SELECT argMax(hash, at) FROM settings)
          ORDER BY number DESC LIMIT 2))
 """
 _TAKE = """
-INSERT INTO claims (incarnation, partition, number, kind, first, last, next_event, next_change, rules, mailings, settings,
-    worker, deadline)
+INSERT INTO claims (incarnation, partition, number, kind, first, last, next_event, next_change, rules, mailings,
+    settings, worker, deadline)
 VALUES ({incarnation:UInt32}, {partition:UInt16}, {number:UInt64}, {kind:String}, {first:UInt64}, {last:UInt64},
     {next_event:UInt64}, {next_change:UInt64}, {rules:UInt16}, {mailings:UInt64}, {settings:String}, {worker:String},
     fromUnixTimestamp64Milli({deadline:Int64}))
@@ -122,8 +125,8 @@ class Claims:
         newest = claims[0] if claims else None
         if newest and newest.rules not in RULES:
             raise UnknownRules(
-                f"partition {partition}: claim {newest.number} was made by rules {newest.rules}, this release knows up to "
-                f"{NEWEST_RULES} (since {RULES[NEWEST_RULES]}): start a newer release"
+                f"partition {partition}: claim {newest.number} was made by release {newest.worker.split('/')[0]} under "
+                f"rules {newest.rules}; this release knows up to {NEWEST_RULES}: start that release or a newer one"
             )
         return Moment(now_ms, newest, settings)
 

@@ -24,6 +24,7 @@ from pseudonymizer.decisions import ALWAYS, NEVER, thresholds
 from pseudonymizer.keys import KeyKind
 from pseudonymizer.pseudonyms import blind_index, event_hashes, visitor_seeds
 from pseudonymizer.recipients import BadRecipient, canonical
+from streams.chain import PRIMARY
 from streams.decode import decode
 from streams.errors import BadRow, ChainStopped, Reason
 from streams.keys import SEPARATOR
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from streams.transport import Record
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
-PRIMARY = "engagement"  # the purpose that decides whether an event is `off`
+
 KINDS = {"open": 0, "click": 1}
 Array = np.ndarray[Any, Any]
 REMEMBERED = 200_000  # recipients and user agents whose answers are kept between batches

@@ -333,6 +333,8 @@ class ChunkApp(faust.App):  # type: ignore[misc]  # Faust ships no types
             **kwargs,
         )
         self.owner = owner
+        self.failure: BaseException | None = None
+        self.crashed_or_stopped = asyncio.Event()
         self.transport = ChunkTransport(self.conf.broker_consumer, self)
         self.transport.chunk_topics = frozenset(chunk_topics)
         chunks = self.topic(*chunk_topics, schema=_ChunkSchema(), maxsize=4096)  # bounded by I6, not by this
@@ -366,6 +368,13 @@ class ChunkApp(faust.App):  # type: ignore[misc]  # Faust ships no types
         except Exception as error:
             await self.crash(error)  # I8
             raise
+
+    async def crash(self, reason: BaseException) -> None:
+        """End the app; the first reason is kept, for whoever ends the process."""
+        if self.failure is None:
+            self.failure = reason
+        self.crashed_or_stopped.set()
+        await super().crash(reason)
 
     def on_rebalance_end(self) -> None:
         """Called by Faust at the end of its recovery."""

@@ -59,7 +59,7 @@ ENGINE = MergeTree ORDER BY (tenant, purpose, mailing, kind, occurred) TTL expir
 SETTINGS non_replicated_deduplication_window = 100000, fsync_after_insert = 1, fsync_part_directory = 1,
     auto_statistics_types = '', old_parts_lifetime = 60;
 
-CREATE MATERIALIZED VIEW engagement_view TO engagement AS
+CREATE MATERIALIZED VIEW engagement_view TO engagement SQL SECURITY DEFINER AS
 SELECT incarnation, partition, claim, tenant, purpose, mailing, kind, link,
     toDateTime(intDiv(occurred_ms, 1000), 'UTC') AS occurred, device, actor, pseudonym, key_version, expires
 FROM ingest WHERE pseudonym != 0;
@@ -78,7 +78,7 @@ CREATE TABLE cells_hourly
 ENGINE = SummingMergeTree(events) ORDER BY (tenant, mailing, kind, link, device, actor, hour)
 SETTINGS non_replicated_deduplication_window = 100000, fsync_after_insert = 1, fsync_part_directory = 1;
 
-CREATE MATERIALIZED VIEW cells_hourly_view TO cells_hourly AS
+CREATE MATERIALIZED VIEW cells_hourly_view TO cells_hourly SQL SECURITY DEFINER AS
 SELECT tenant, mailing, kind, link, device, actor,
     toStartOfHour(toDateTime(intDiv(occurred_ms, 1000), 'UTC')) AS hour, count() AS events
 FROM ingest WHERE counted = 1 GROUP BY tenant, mailing, kind, link, device, actor, hour;
@@ -101,7 +101,7 @@ ENGINE = AggregatingMergeTree ORDER BY (tenant, mailing, kind, dimension, value,
 SETTINGS non_replicated_deduplication_window = 100000, fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 256, auto_statistics_types = '';
 
-CREATE MATERIALIZED VIEW cells_unique_view TO cells_unique AS
+CREATE MATERIALIZED VIEW cells_unique_view TO cells_unique SQL SECURITY DEFINER AS
 SELECT tenant, mailing, kind, cell.1 AS dimension, cell.2 AS value, actor, step,
     uniqExactState(sipHash64Keyed((seed0, seed1), toString(kind), cell.1, cell.2, toString(actor))) AS recipients
 FROM ingest
@@ -123,7 +123,7 @@ ENGINE = MergeTree ORDER BY (partition, hour) TTL toDateTime(toUInt64(hour) * 36
 SETTINGS non_replicated_deduplication_window = 100000, fsync_after_insert = 1, fsync_part_directory = 1,
     auto_statistics_types = '';
 
-CREATE MATERIALIZED VIEW seen_view TO seen AS
+CREATE MATERIALIZED VIEW seen_view TO seen SQL SECURITY DEFINER AS
 SELECT incarnation, partition, first, hour, event_hash AS hash FROM ingest WHERE event_hash != 0;
 
 -- received = counted + off + duplicates + rejected, per partition, for ever.
@@ -138,5 +138,5 @@ CREATE TABLE outcomes
 ENGINE = SummingMergeTree(events) ORDER BY (incarnation, partition, outcome, reason)
 SETTINGS non_replicated_deduplication_window = 100000, fsync_after_insert = 1, fsync_part_directory = 1;
 
-CREATE MATERIALIZED VIEW outcomes_view TO outcomes AS
+CREATE MATERIALIZED VIEW outcomes_view TO outcomes SQL SECURITY DEFINER AS
 SELECT incarnation, partition, outcome, reason, events FROM ingest WHERE outcome != '';

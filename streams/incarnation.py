@@ -1,0 +1,96 @@
+"""Which life of the topics this is.
+
+A chain belongs to one incarnation of its topics. Kafka gives every topic an id that dies with it; whenever one of
+the three that a chain stands on has changed, the incarnation is one more. So a broker that came back empty neither
+makes the worker skip what lies below the old positions nor lets old tokens swallow new batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from pseudonymizer.consent import Mode
+from streams.chain import PRIMARY
+from streams.errors import ChainStopped
+from streams.stores import StoreClient
+
+log = structlog.get_logger("schleuse.incarnation")
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """`number` of the current life; `state_since` is the first one of the state topic that it still has."""
+
+    number: int
+    state_since: int
+
+
+def current(analytics: StoreClient, ids: tuple[str, str, str]) -> Incarnation:
+    """The incarnation of the topics with these ids (events, changes, state); a new one is written by its first reader.
+
+    Raises ChainStopped when two workers see different topics: one of them speaks to another broker.
+    """
+    lives = _lives(analytics)
+    if not lives or lives[-1][1:] != ids:
+        number = lives[-1][0] + 1 if lives else 1
+        names = {"number": number, "events": ids[0], "changes": ids[1], "state": ids[2]}
+        analytics.do(
+            "beginning an incarnation",
+            "INSERT INTO incarnations (number, events_id, changes_id, state_id) "
+            "VALUES ({number:UInt32}, {events:String}, {changes:String}, {state:String})",
+            names,
+            token=f"incarnation:{number}",
+        )
+        lives = _lives(analytics)
+        log.info("the topics are new: incarnation begins", incarnation=number)
+    if lives[-1][1:] != ids:
+        raise ChainStopped("another worker sees other topics under the same names: do all speak to the same broker?")
+    since = lives[-1][0]
+    for number, *_, state_id in reversed(lives):
+        if state_id != ids[2]:
+            break
+        since = number
+    return Incarnation(lives[-1][0], since)
+
+
+def _lives(analytics: StoreClient) -> list[tuple[int, str, str, str]]:
+    rows = analytics.rows(
+        "reading incarnations", "SELECT number, events_id, changes_id, state_id FROM incarnations ORDER BY number"
+    )
+    return [(int(row[0]), row[1], row[2], row[3]) for row in rows]
+
+
+def after_a_lost_state(
+    life: Incarnation, analytics: StoreClient, identity: StoreClient
+) -> frozenset[tuple[str, bytes, str]]:
+    """What a lost state leaves to do before the first claim: rows whose salts went with it go, `off` stays `off`.
+
+    Returns (tenant, blind index, kind) of everybody whose last word before the loss was `off`. Nobody else is
+    remembered: unknown means anonymous, never more. May be done any number of times, by all workers at once.
+    """
+    if life.state_since <= 1:
+        return frozenset()
+    names = {"since": life.state_since}
+    for store, table in ((analytics, "engagement"), (identity, "recipients")):
+        ((left,),) = store.rows(
+            f"counting orphans in {table}", f"SELECT count() FROM {table} WHERE incarnation < {{since:UInt32}}", names
+        )
+        if left:
+            store.do(
+                f"removing orphans from {table}",
+                f"DELETE FROM {table} WHERE incarnation < {{since:UInt32}}",
+                names,
+                lightweight_deletes_sync=2,
+            )
+            log.warning("the state was lost: rows whose consent went with it are removed", table=table, rows=left)
+    rows = identity.rows(
+        "reading who was off",
+        "SELECT toString(tenant), blind, toString(kind) FROM consents "
+        "WHERE incarnation < {since:UInt32} AND purpose = {purpose:String} "
+        "AND effect IN ('raised', 'lowered', 'confirmed') GROUP BY tenant, blind, kind "
+        "HAVING argMax(toString(mode), (decided_at, incarnation, recorded_at)) = {off:String}",
+        {**names, "purpose": PRIMARY, "off": Mode.OFF.word},
+    )
+    return frozenset((tenant, bytes(blind), kind) for tenant, blind, kind in rows)

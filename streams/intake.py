@@ -1,0 +1,130 @@
+"""tracking.preferences -> tracking.changes: validate, key, draw the consent salts. And tracking.mailings -> mailings.
+
+Forwarded means acknowledged by all in-sync replicas; only then is the position committed. What is forwarded twice after
+a crash changes nothing the second time: the same decision keeps the first one's salt (pseudonymizer/consent.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from pseudonymizer.consent import Mode
+from streams.errors import BadRow
+from streams.messages import Change, encode_change, parse_mailing, parse_preference
+from streams.partitioner import message_key, partition_of
+from streams.patience import patiently
+from streams.rejections import Stage
+from streams.topics import CHANGES, MAILINGS, PREFERENCES
+
+if TYPE_CHECKING:
+    from streams.resources import Resources
+    from streams.tenants import TenantSettings
+    from streams.transport import Chunk, Record
+
+SALT_BYTES = 16
+ROWS = pa.schema(
+    [
+        ("tenant", pa.string()),
+        ("mailing", pa.string()),
+        ("name", pa.string()),
+        ("sent_at", pa.timestamp("ms", "UTC")),
+        ("recipients", pa.uint64()),
+        ("links", pa.map_(pa.string(), pa.string())),
+        ("position", pa.uint64()),
+    ]
+)
+
+
+class Intake:
+    """Carries out whole chunks of preferences and mailings. One at a time a topic-partition."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    async def carry_out(self, chunk: Chunk) -> None:
+        """Returns when everything of the chunk is forwarded, or refused with a rejection."""
+        resources = self._resources
+        tenants = await patiently(lambda: resources.in_thread(resources.tenants_in_force), resources.waits)
+        if chunk.topic == PREFERENCES:
+            await self._preferences(chunk, tenants)
+        else:
+            await self._mailings(chunk, tenants)
+
+    async def _preferences(self, chunk: Chunk, tenants: Mapping[str, TenantSettings]) -> None:
+        resources = self._resources
+        by_partition: dict[int, list[tuple[bytes, bytes]]] = {}
+        bad: list[tuple[Record, BadRow]] = []
+        for record in chunk.records:
+            try:
+                change = self._change(chunk, record, tenants)
+            except BadRow as why:
+                bad.append((record, why))
+                continue
+            key = message_key(change.tenant, change.recipient)
+            to = partition_of(key, resources.settings.partitions)
+            by_partition.setdefault(to, []).append((key, encode_change(change)))
+        for partition, messages in by_partition.items():
+            await patiently(lambda p=partition, m=messages: resources.send_all(CHANGES, p, m), resources.waits)  # type: ignore[misc]
+        await self._refuse(Stage.PREFERENCES, chunk, bad)
+
+    def _change(self, chunk: Chunk, record: Record, tenants: Mapping[str, TenantSettings]) -> Change:
+        asked = parse_preference(record.value, tenants, record.timestamp)
+        salts = {
+            purpose: {kind: secrets.token_bytes(SALT_BYTES) for kind, mode in kinds.items() if mode > Mode.ANONYMOUS}
+            for purpose, kinds in (asked.modes or {}).items()
+        }
+        return Change(
+            preference_id=f"{chunk.topic}:{chunk.partition}:{record.offset}",
+            tenant=asked.tenant,
+            recipient=asked.recipient,
+            decided_at=asked.decided_at,
+            modes=asked.modes,
+            everything=asked.everything,
+            salts={purpose: kinds for purpose, kinds in salts.items() if kinds},
+            key_version=self._resources.keys.primary(asked.tenant),
+            proof=asked.proof,
+        )
+
+    async def _mailings(self, chunk: Chunk, tenants: Mapping[str, TenantSettings]) -> None:
+        rows, bad = [], []
+        for record in chunk.records:
+            try:
+                declared = parse_mailing(record.value, tenants)
+            except BadRow as why:
+                bad.append((record, why))
+                continue
+            rows.append(
+                (
+                    *(declared.tenant, declared.mailing, declared.name, declared.sent_at, declared.recipients),
+                    *(list(declared.links.items()), record.offset),
+                )
+            )
+        if rows:
+            table = pa.Table.from_arrays(
+                [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), ROWS.types, strict=True)],
+                schema=ROWS,
+            )
+            resources = self._resources
+            await patiently(
+                # Without a token: the newest position of a mailing wins, and the same row twice is the same row.
+                lambda: resources.in_thread(
+                    lambda: resources.analytics.insert("writing mailings", "mailings", table, token=None)
+                ),
+                resources.waits,
+            )
+        await self._refuse(Stage.MAILINGS, chunk, bad)
+
+    async def _refuse(self, stage: Stage, chunk: Chunk, bad: list[tuple[Record, BadRow]]) -> None:
+        resources = self._resources
+        if bad:
+            await patiently(
+                lambda: resources.reject(stage, chunk.topic, chunk.partition, chunk.records[-1].timestamp, bad),
+                resources.waits,
+            )
+
+
+TOPICS = (PREFERENCES, MAILINGS)

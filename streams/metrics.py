@@ -1,0 +1,60 @@
+"""What the worker measures, for Prometheus. No label ever holds a tenant, a mailing or a recipient.
+
+name                              unit      labels           meaning
+schleuse_events_total             records   outcome, reason  where records of claims went
+schleuse_changes_total            records                    preference changes carried out
+schleuse_stage_seconds            seconds   stage            time of a claim by stage: build, insert, changes
+schleuse_waits_total              tries                      tries that a store or the broker refused for now
+schleuse_waiting                  reasons                    what the worker is waiting for at this moment
+schleuse_lag_records              records   topic, partition fetched by nobody yet
+schleuse_preferences_known        keys      partition        recipients with a state
+schleuse_event_ids_remembered     ids       partition        event ids of the last 24 h
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from streams.events import EventsBatch
+
+SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The registry of one worker. `outcomes` is the same in plain numbers, for `status`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        own = {"registry": self.registry}
+        self._events = Counter("schleuse_events", "records of claims by outcome", ["outcome", "reason"], **own)
+        self._changes = Counter("schleuse_changes", "preference changes carried out", **own)
+        self._stage = Histogram("schleuse_stage_seconds", "time of a claim", ["stage"], buckets=SECONDS, **own)
+        self.waits = Counter("schleuse_waits", "tries that were refused for now", **own)
+        self.waiting = Gauge("schleuse_waiting", "what is being waited for now", **own)
+        self.lag = Gauge("schleuse_lag_records", "records fetched by nobody yet", ["topic", "partition"], **own)
+        self.known = Gauge("schleuse_preferences_known", "recipients with a state", ["partition"], **own)
+        self.remembered = Gauge("schleuse_event_ids_remembered", "ids of the last 24 h", ["partition"], **own)
+        self.outcomes = dict.fromkeys(("received", "counted", "off", "duplicates", "rejected"), 0)
+
+    def events(self, batch: EventsBatch, build_seconds: float, insert_seconds: float) -> None:
+        """A claim of events is done."""
+        for outcome, count in batch.outcomes.items():
+            self.outcomes[outcome] += count
+            if outcome not in ("received", "rejected"):
+                self._events.labels(outcome, "").inc(count)
+        for reason, count in batch.reasons.items():
+            self._events.labels("rejected", reason).inc(count)
+        self._stage.labels("build").observe(build_seconds)
+        self._stage.labels("insert").observe(insert_seconds)
+
+    def changes(self, count: int, seconds: float) -> None:
+        """A claim of changes is done."""
+        self._changes.inc(count)
+        self._stage.labels("changes").observe(seconds)
+
+    def text(self) -> bytes:
+        """The exposition format of Prometheus."""
+        return generate_latest(self.registry)

@@ -1,0 +1,441 @@
+"""One partition of events and changes: its buffers, its memory, and the loop that takes and carries out claims.
+
+The numbers are those of the protocol in streams/chain.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import structlog
+
+from streams import changes as steps
+from streams.chain import NEWEST_RULES, Claim, Claims, Kind, Moment
+from streams.errors import LostLog, StoreLate
+from streams.events import EventsBatch, EventsWork
+from streams.patience import patiently
+from streams.rejections import Stage
+from streams.seen import Seen
+from streams.state import StateIndex
+from streams.topics import CHANGES, EVENTS, STATE
+
+if TYPE_CHECKING:
+    from streams.resources import Resources
+    from streams.transport import Chunk, Record
+
+T = TypeVar("T")
+log = structlog.get_logger("schleuse.partition")
+
+MOST_CHANGES = 20_000  # a run of changes is one claim: a DELETE costs the same for one and for many
+CHANGES_SECONDS = 0.3  # how long changes are gathered
+LOOK_SECONDS = 20.0  # a deadline that was given longer ago is given anew
+SEEN_HOURS = 25  # 24 h and the hour that has begun
+
+
+class Overtaken(Exception):
+    """Somebody else has gone on with the chain: drop everything and read it again."""
+
+
+class Buffer:
+    """Fetched records of one topic-partition that no claim has taken yet, in offset order."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position  # the offset that the next chunk has to begin with
+        self.records: list[Record] = []
+        self.since = 0.0  # when the oldest came (monotonic seconds)
+
+    def add(self, chunk: Chunk) -> None:
+        """Take a chunk that begins at or before the position; one that begins later is of an older fetch: dropped."""
+        if chunk.begins > self.position or chunk.last < self.position:
+            return
+        records = chunk.records
+        if chunk.first < self.position:
+            records = [record for record in records if record.offset >= self.position]
+        if not self.records:
+            self.since = time.monotonic()
+        self.records += records
+        self.position = chunk.last + 1
+
+    def run(self, last: int) -> list[Record]:
+        """The records up to `last`, which stay until `drop`."""
+        if self.records and self.records[-1].offset <= last:
+            return list(self.records)
+        return self.records[: bisect_left(self.records, last + 1, key=lambda record: record.offset)]
+
+    def drop(self, before: int) -> None:
+        """Forget the records below `before`."""
+        if not self.records or self.records[-1].offset < before:
+            self.records = []
+        else:
+            self.records = self.records[bisect_left(self.records, before, key=lambda record: record.offset) :]
+        self.since = time.monotonic()
+
+    def age(self) -> float:
+        """Seconds since the oldest record came; 0 when there is none."""
+        return time.monotonic() - self.since if self.records else 0.0
+
+
+@dataclass
+class Progress:
+    """Where a partition stands, for `status`."""
+
+    state: str = "loading"
+    claim: int = -1
+    next_event: int = 0
+    next_change: int = 0
+    oldest_uncommitted_ms: int = 0
+
+
+class Partition:
+    """The owner's side of one partition's chain."""
+
+    def __init__(self, number: int, resources: Resources, claims: Claims, state: StateIndex) -> None:
+        self.number, self._resources, self._claims, self.state = number, resources, claims, state
+        self.seen = Seen()
+        self.progress = Progress()
+        self._work: EventsWork | None = None
+        self._newest: Claim | None = None
+        self._again = False  # the newest claim has to be carried out again (4)
+        self._deadline: tuple[int, float] = (0, 0.0)  # the store's milliseconds, and our clock when it was given
+        self._settings = ""
+        self.events, self.changes = Buffer(0), Buffer(0)
+        self._fed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    # --- step 4: on assignment ---
+
+    async def load(self) -> tuple[int, int]:
+        """Read the newest claim and all that belongs to it; where events and changes begin (4).
+
+        Raises LostLog, ChainStopped, UnknownRules.
+        """
+        resources = self._resources
+        self.progress.state = "loading"
+        while True:
+            moment = await self._look()
+            newest = moment.newest
+            await patiently(lambda: resources.tail.caught_up(STATE, [self.number]), resources.waits)
+            proven = newest is not None and self.state.highest >= (newest.incarnation, newest.next_change)
+            if not proven:
+                break
+            log.info("the newest claim is done already, reading again", partition=self.number)
+            await asyncio.sleep(0.2)
+        self._newest, self._again = newest, newest is not None
+        next_event, next_change = (newest.next_event, newest.next_change) if newest else (0, 0)
+        begin_events = newest.first if newest and newest.kind is Kind.EVENTS else next_event
+        begin_changes = newest.first if newest and newest.kind is Kind.CHANGES else next_change
+        begin_events = await self._check_log(EVENTS, begin_events, next_event)
+        begin_changes = await self._check_log(CHANGES, begin_changes, next_change)
+        await self._load_seen(begin_events)
+        self._work = EventsWork(
+            self.number,
+            resources.settings.partitions,
+            resources.keys,
+            self.state,
+            self.seen,
+            resources.declarations,
+            resources.off_by_ledger,
+        )
+        self.events, self.changes = Buffer(begin_events), Buffer(begin_changes)
+        self._note(next_event, next_change)
+        return begin_events, begin_changes
+
+    async def _check_log(self, topic: str, begin: int, position: int) -> int:
+        """Where to begin; a log that does not hold what the chain needs is lost (4)."""
+        resources = self._resources
+        first, end = await patiently(lambda: resources.tail.bounds(topic, self.number), resources.waits)
+        if first > begin and first <= position and await self._was_committed(topic, position):
+            # Retention took the newest claim's records. Its end was committed, which comes after it was done (3).
+            self._again = False
+            return position
+        if topic == EVENTS and not self._newest and first > 0:
+            log.warning("the log does not begin at 0: what came before was never received", partition=self.number)
+            return first
+        if first > begin or (end < position and not resources.end_is_a_lower_bound):
+            raise LostLog(
+                f"{topic}-{self.number} holds offsets {first} to {end}, the chain stands at {position}: records are "
+                "lost. See docs/operations.md, 'A lost log'"
+            )
+        return begin
+
+    async def _was_committed(self, topic: str, position: int) -> bool:
+        resources = self._resources
+        committed = await patiently(lambda: resources.committed(topic, self.number), resources.waits)
+        return committed is not None and committed >= position
+
+    async def _load_seen(self, below: int) -> None:
+        """The event ids of 24 h below the point of resumption, whatever incarnation they were seen in."""
+        resources, incarnation = self._resources, self._claims.incarnation
+        which = "partition = {p:UInt16} AND (incarnation < {i:UInt32} OR first < {below:UInt64})"
+        names = {"p": self.number, "i": incarnation, "below": below, "hours": SEEN_HOURS}
+        sql = (
+            f"SELECT hour, hash FROM seen WHERE {which} "
+            f"AND hour + {{hours:UInt32}} >= (SELECT max(hour) FROM seen WHERE {which}) ORDER BY hour"
+        )
+        table = await patiently(
+            lambda: self._in_thread(lambda: resources.analytics.columns("reading seen", sql, names)), resources.waits
+        )
+        if len(table):
+            self.seen.load(
+                table.column("hash").to_numpy().astype(np.uint64), table.column("hour").to_numpy().astype(np.int64)
+            )
+
+    # --- feeding ---
+
+    def wants(self, topic: str) -> bool:
+        """Whether more of a topic may be fetched: up to one and a half batches ahead, or as far as a claim needs."""
+        if topic == EVENTS:
+            newest = self._newest
+            if newest and newest.kind is Kind.EVENTS and self.events.position <= newest.last:
+                return True
+            return len(self.events.records) < self._resources.settings.batch_rows * 3 // 2
+        return len(self.changes.records) < MOST_CHANGES or bool(
+            self._newest and self._newest.kind is Kind.CHANGES and self.changes.position <= self._newest.last
+        )
+
+    def feed(self, chunk: Chunk) -> None:
+        """Take a chunk of events or changes."""
+        (self.events if chunk.topic == EVENTS else self.changes).add(chunk)
+        self._fed.set()
+
+    def start(self, failed: Callable[[BaseException], None]) -> None:
+        """Begin to carry out. `failed` is called once if that ends with an error."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()):
+                failed(error)
+
+        self._task = asyncio.create_task(self._run(), name=f"partition {self.number}")
+        self._task.add_done_callback(ended)
+
+    async def stop(self, seconds: float) -> None:
+        """Finish the claim that is being carried out, for at most `seconds`; then give it up."""
+        self._stopping = True
+        self._fed.set()
+        if self._task:
+            done, _ = await asyncio.wait({self._task}, timeout=seconds)
+            if not done:
+                log.warning("gave up a claim that is being carried out", partition=self.number)
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    # --- the loop: steps 1, 2, 3 ---
+
+    async def _run(self) -> None:
+        self.progress.state = "running"
+        if self._newest and self._again:
+            await self._carry_out(self._newest)
+        while not self._stopping:
+            self._fed.clear()
+            wanted = self._wanted()
+            if wanted is None:
+                await self._write_back()
+                await self._wait(self._patience())
+                continue
+            claim = await self._claim(wanted)
+            await self._carry_out(claim)
+
+    def _patience(self) -> float:
+        """How long to wait for more before what is there is taken."""
+        waiting = [
+            limit - buffer.age()
+            for buffer, limit in (
+                (self.events, self._resources.settings.batch_seconds),
+                (self.changes, CHANGES_SECONDS),
+            )
+            if buffer.records
+        ]
+        return max(0.001, min(waiting, default=1.0))
+
+    def _wanted(self) -> tuple[Kind, int, int] | None:
+        """The next claim worth taking: kind, first and last. Changes go first."""
+        next_event, next_change = self._positions()
+        changes = self.changes.records
+        if changes and (len(changes) >= MOST_CHANGES or self.changes.age() >= CHANGES_SECONDS):
+            return Kind.CHANGES, next_change, changes[:MOST_CHANGES][-1].offset
+        events, settings = self.events.records, self._resources.settings
+        if events and (len(events) >= settings.batch_rows or self.events.age() >= settings.batch_seconds):
+            return Kind.EVENTS, next_event, events[: settings.batch_rows][-1].offset
+        return None
+
+    def _positions(self) -> tuple[int, int]:
+        if self._newest is None:
+            return self.progress.next_event, self.progress.next_change
+        return self._newest.next_event, self._newest.next_change
+
+    async def _claim(self, wanted: tuple[Kind, int, int]) -> Claim:
+        """Step 1. The claim with the next number, whoever won it."""
+        resources = self._resources
+        kind, first, last = wanted
+        number = self._newest.number + 1 if self._newest else 0
+        next_event, next_change = self._positions()
+        next_event, next_change = (last + 1, next_change) if kind is Kind.EVENTS else (next_event, last + 1)
+        mailings = await patiently(resources.declared, resources.waits)
+
+        async def attempt() -> Claim | None:
+            deadline = await self._fresh(number - 1)
+            claim = Claim(
+                self._claims.incarnation,
+                self.number,
+                number,
+                kind,
+                first,
+                last,
+                next_event,
+                next_change,
+                0,
+                NEWEST_RULES,
+                mailings,
+                self._settings,
+                resources.name,
+            )
+            try:
+                await self._in_thread(lambda: self._claims.take(claim, deadline))
+            except StoreLate:
+                self._deadline = (0, 0.0)
+                return None
+            newest = (await self._look()).newest
+            if newest is None or newest.number != number:
+                raise Overtaken
+            return newest
+
+        while (claim := await patiently(attempt, resources.waits)) is None:
+            pass
+        if claim.worker != resources.name:
+            log.info("another worker had taken the claim", partition=self.number, claim=number, worker=claim.worker)
+        # Who lost goes on from what the winner fixed: its run may be longer, and of the other kind.
+        self._newest = claim
+        return claim
+
+    async def _carry_out(self, claim: Claim) -> None:
+        """Steps 2 and 3."""
+        records = await self._records(claim)
+        if records is None:
+            return
+        tenants = await patiently(
+            lambda: self._in_thread(lambda: self._resources.tenants_of(claim.settings)), self._resources.waits
+        )
+        began = time.monotonic()
+        if claim.kind is Kind.EVENTS:
+            assert self._work
+            work = self._work
+            batch = await self._resources.compute(lambda: work.build(claim, records, tenants))
+            built = time.monotonic()
+            await self._reject(Stage.EVENTS, EVENTS, claim, records, batch.bad)
+            await self._guarded(claim, lambda deadline: self._insert(claim, batch, deadline))
+            work.done(batch)
+            self._resources.metrics.events(batch, built - began, time.monotonic() - built)
+        else:
+            await self._carry_out_changes(claim, records, tenants)
+            self._resources.metrics.changes(len(records), time.monotonic() - began)
+        (self.events if claim.kind is Kind.EVENTS else self.changes).drop(claim.last + 1)
+        self._note(claim.next_event, claim.next_change)
+        self.progress.claim = claim.number
+        self._resources.done(self.number, claim)  # 3
+
+    async def _records(self, claim: Claim) -> list[Record] | None:
+        """The run of a claim, as soon as all of it has been fetched; None when the partition is to stop."""
+        buffer = self.events if claim.kind is Kind.EVENTS else self.changes
+        while buffer.position <= claim.last:
+            if self._stopping:
+                return None
+            self._fed.clear()
+            await self._wait(1.0)
+        records = buffer.run(claim.last)
+        if not records or records[-1].offset != claim.last:
+            raise LostLog(f"partition {self.number}: the log lacks the last record of claim {claim.number}")
+        return records
+
+    def _insert(self, claim: Claim, batch: EventsBatch, deadline: int) -> None:
+        kind = pa.timestamp("ms", "UTC")
+        column = pa.repeat(pa.scalar(deadline, pa.int64()).cast(kind), len(batch.table))
+        table = batch.table.append_column("deadline", column)
+        self._resources.analytics.insert("inserting a batch of events", "ingest", table, claim.token("events"))
+
+    async def _carry_out_changes(self, claim: Claim, records: list[Record], tenants: Mapping[str, object]) -> None:
+        resources = self._resources
+        identity, analytics, keys = resources.identity, resources.analytics, resources.keys
+        plan = await resources.compute(lambda: steps.plan(claim, records, tenants, self.state, keys))  # type: ignore[arg-type]
+        await self._reject(Stage.CHANGES, CHANGES, claim, records, plan.bad)
+        await self._guarded(claim, lambda until: steps.write_ledger(claim, plan, identity, keys, until))  # a
+        await self._guarded(claim, lambda until: steps.write_removals(claim, plan, identity, analytics, until))  # b, c
+        await self._guarded(claim, lambda _: steps.remove(claim, plan, identity, analytics, keys))  # d, e
+        states = steps.states(plan)
+        await patiently(lambda: resources.send_all(STATE, self.number, states), resources.waits)  # f
+        for key, value in states:
+            self.state.put(key, value)
+        receipts = await self._guarded(
+            claim, lambda until: steps.write_receipts(claim, identity, resources.gone_after_ms, until)
+        )
+        await patiently(lambda: resources.send_receipts(receipts), resources.waits)  # g
+
+    async def _reject(self, stage: Stage, topic: str, claim: Claim, records: list[Record], bad: list) -> None:  # type: ignore[type-arg]
+        if bad:
+            await self._resources.reject(stage, topic, self.number, claim.now_ms, [(records[i], why) for i, why in bad])
+
+    async def _write_back(self) -> None:
+        """A stalled worker has written an older state over a newer one: write the newer one again."""
+        stale, self.state.stale = self.state.stale, []
+        again = [(key, value) for key in dict.fromkeys(stale) if (value := self.state.raw(key)) is not None]
+        if again:
+            await patiently(lambda: self._resources.send_all(STATE, self.number, again), self._resources.waits)
+
+    # --- step 5: deadlines ---
+
+    async def _look(self) -> Moment:
+        moment = await patiently(lambda: self._in_thread(lambda: self._claims.look(self.number)), self._resources.waits)
+        until = moment.now_ms + int(self._resources.settings.insert_deadline_seconds * 1000)
+        self._deadline, self._settings = (until, time.monotonic()), moment.settings
+        return moment
+
+    async def _fresh(self, number: int) -> int:
+        """A deadline that was given together with a look at the newest claim, which must still be `number`."""
+        until, given = self._deadline
+        if time.monotonic() - given > LOOK_SECONDS:
+            newest = (await self._look()).newest
+            if (newest.number if newest else -1) != number:
+                raise Overtaken
+            until, _ = self._deadline
+        return until
+
+    async def _guarded(self, claim: Claim, write: Callable[[int], T]) -> T:
+        """Make a write of a claim, again and again until the store has taken it, each time before a fresh deadline."""
+
+        async def attempt() -> tuple[bool, T | None]:
+            deadline = await self._fresh(claim.number)
+            try:
+                return True, await self._in_thread(lambda: write(deadline))
+            except StoreLate:
+                self._deadline = (0, 0.0)
+                return False, None
+            except Exception:
+                self._deadline = (0, 0.0)  # whatever went wrong took time: look again before the next try
+                raise
+
+        while True:
+            written, result = await patiently(attempt, self._resources.waits)
+            if written:
+                return result  # type: ignore[return-value]
+
+    # --- small things ---
+
+    async def _wait(self, seconds: float) -> None:
+        """Until something has been fed, or the partition is to stop."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._fed.wait(), timeout=seconds)
+
+    def _note(self, next_event: int, next_change: int) -> None:
+        self.progress = replace(self.progress, next_event=next_event, next_change=next_change)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await self._resources.in_thread(call)
