@@ -7,7 +7,8 @@ What ClickHouse asks for (measured on 26.9):
 
 - A materialized view must say `SQL SECURITY DEFINER`: then whoever inserts into a Null table needs INSERT on that table
   alone. A view that says nothing runs with the inserter's rights and is refused. The definer is the login
-  `migrations`, so that login holds SELECT on the view's source and INSERT on its target, and nothing on people.
+  `migrations`: to create a view it must hold SELECT on the source and SELECT and INSERT on the target. In the identity
+  store, which has no views, it reads no table but its own list.
 - `DELETE FROM t WHERE ...` needs ALTER DELETE on t and no SELECT on it, but SELECT on each column of a subquery.
 - A grant on columns allows those columns and `count()`, and refuses `*` and every other column, in WHERE too.
 - The names of a table's columns are seen by whoever holds any grant on the table, and by nobody else.
@@ -92,7 +93,7 @@ GRANTS: tuple[Grant, ...] = (
     # migrations: the shape of its own database; rows only of its own list and, as the views' definer, what they move.
     *(Grant(store, Role.MIGRATIONS, privilege, "*") for store in Store for privilege in _DDL),
     *(g for store in Store for p in ("SELECT", "INSERT") for g in _on(store, Role.MIGRATIONS, p, "migrations")),
-    *_on(_A, Role.MIGRATIONS, "SELECT", "ingest"),
+    *_on(_A, Role.MIGRATIONS, "SELECT", "ingest", *_VIEW_TARGETS),
     *_on(_A, Role.MIGRATIONS, "INSERT", *_VIEW_TARGETS),
 )
 

@@ -22,6 +22,7 @@ import signal
 import sys
 import uuid
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,31 +46,14 @@ LARGEST_BODY: Final = 1 << 28  # bytes; an insert of 50,000 rows takes about 5 M
 DRAIN_SECONDS: Final = 10.0
 
 # What ClickHouse takes from the URL for itself; every other name is a setting of the query.
-_TRANSPORT: Final = frozenset(
-    [
-        "query",
-        "database",
-        "user",
-        "password",
-        "quota_key",
-        "session_id",
-        "session_timeout",
-        "session_check",
-        "query_id",
-        "role",
-        "default_format",
-        "compress",
-        "decompress",
-        "wait_end_of_query",
-        "buffer_size",
-        "client_protocol_version",
-        "send_progress_in_http_headers",
-        "http_headers_progress_interval_ms",
-        "enable_http_compression",
-        "http_write_exception_in_output_format",
-        "add_http_cors_header",
-    ]
-)
+# fmt: off
+_TRANSPORT: Final = frozenset((
+    "query", "database", "user", "password", "quota_key", "session_id", "session_timeout", "session_check", "query_id",
+    "role", "default_format", "compress", "decompress", "wait_end_of_query", "buffer_size", "add_http_cors_header",
+    "client_protocol_version", "send_progress_in_http_headers", "http_headers_progress_interval_ms",
+    "enable_http_compression", "http_write_exception_in_output_format",
+))
+# fmt: on
 # ClickHouse's exceptionCodeToHTTPStatus, as far as a client can tell the difference; all others are 500.
 _STATUS: Final = {
     **dict.fromkeys((192, 193, 497, 512, 516), 403),
@@ -93,8 +77,18 @@ def _unlz4(body: bytes) -> bytes:
     return b"".join(out)
 
 
-_DECODE: Final = {"lz4": _unlz4, "zstd": zstd.decompress, "gzip": gzip.decompress, "deflate": zlib.decompress}
-_ENCODE: Final = {"zstd": zstd.compress, "lz4": lz4.frame.compress, "gzip": gzip.compress}
+_Codecs = dict[str, Callable[[bytes], bytes]]
+_DECODE: _Codecs = {
+    "lz4": _unlz4,
+    "zstd": zstd.decompress,
+    "gzip": gzip.decompress,
+    "deflate": zlib.decompress,
+}
+_ENCODE: _Codecs = {
+    "zstd": zstd.compress,
+    "lz4": lz4.frame.compress,
+    "gzip": gzip.compress,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +223,6 @@ async def serve(server: Server, port: int) -> None:
         server.application(),
         access_log=None,
         auto_decompress=False,
-        handle_signals=False,
         shutdown_timeout=DRAIN_SECONDS,
     )
     await runner.setup()

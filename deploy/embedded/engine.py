@@ -24,7 +24,7 @@ _ERROR_NAME: Final = re.compile(r"\(([A-Z][A-Z0-9_]+)\)(?!.*\([A-Z][A-Z0-9_]+\))
 
 
 class EngineError(Exception):
-    """ClickHouse refused. `code` and `name` are its own; the text is for the one who asked, since it may quote values."""
+    """ClickHouse refused. `code` and `name` are its own; the text may quote values: for the asker, not for logs."""
 
     def __init__(self, text: str) -> None:
         code = _CODE.search(text)
@@ -109,8 +109,8 @@ class Engine:
         if request.database and request.database != "default":
             connection.query(f"USE `{request.database}`")
         for name, value in request.settings.items():
-            if not _NAME.fullmatch(name):
-                raise Refused(115, "UNKNOWN_SETTING", "a setting's name has letters, digits and _ only")
+            if not _NAME.fullmatch(name) or name == "dialect":  # the statement was judged in ClickHouse's own
+                raise Refused(115, "UNKNOWN_SETTING", "this is not a setting that a request can make")
             connection.query(f"SET {name} = {_quoted(value)}")
         if insert is not None:
             return self._insert(connection, insert, data)

@@ -2,9 +2,9 @@
 
 A request carries one statement; an insert's data may follow it in the same body. chDB would run several statements
 and would read and write local files for whoever asks, and it knows one login only, whose role is chosen by a
-statement. So nothing that a request says is run as it was written: the engine's parser (`formatQuerySingleLine`) turns
-it into its canonical text or refuses it, the canonical text is looked at here, and that text is what is run. `split` may
-guess wrong where the data begin; then the canonical text differs from what it guessed, and the request is refused.
+statement. So nothing that a request says is run as it was written: the engine's parser (`formatQuerySingleLine`)
+turns it into its canonical text or refuses it, the canonical text is looked at here, and that text is what is run.
+`split` only guesses where the data begin: they go to the engine as data, never as a part of a statement.
 
 Everything here is pure. A refusal names the rule, never the statement.
 """
@@ -33,7 +33,8 @@ class Insert:
 
 
 _TOKEN: Final = re.compile(
-    rb"""'(?:\\.|''|[^'\\])*' | "(?:\\.|[^"\\])*" | `(?:\\.|[^`\\])*` | --[^\n]* | /\*.*?\*/ | [A-Za-z_]\w* | [()] | .""",
+    rb"""'(?:\\.|''|[^'\\])*' | "(?:\\.|[^"\\])*" | `(?:\\.|[^`\\])*`
+    | --[^\n]* | /\*.*?\*/ | [A-Za-z_]\w* | [()] | .""",
     re.VERBOSE | re.DOTALL,
 )
 _INSERT: Final = re.compile(rb"(?:\s|--[^\n]*\n|/\*.*?\*/)*INSERT\s", re.IGNORECASE | re.DOTALL)
@@ -50,14 +51,14 @@ _FORBIDDEN: Final = (
         re.compile(r"\bSET (?:DEFAULT )?ROLE\b|\bEXECUTE AS\b"),
         497,
         "ACCESS_DENIED",
-        "a login has one role and keeps it",
+        "a login keeps its one role",
     ),
     (re.compile(r"\bPARALLEL WITH\b"), 48, "NOT_IMPLEMENTED", "a request carries one statement"),
     (
         re.compile(r"\b(?:INTO OUTFILE|FROM INFILE)\b"),
         48,
         "NOT_IMPLEMENTED",
-        "no files are read or written for a request",
+        "a request touches no files",
     ),
     (
         re.compile(r"(?:SET|USE|BEGIN|COMMIT|ROLLBACK|CREATE TEMPORARY|CREATE OR REPLACE TEMPORARY)\b"),
