@@ -227,12 +227,11 @@ def _check(
         present = size > 0 if name in _OPTIONAL else np.True_
         least += present * (len(name) + 6) + size
         marks += present * 4
-    sizes = np.fromiter(
-        map(len, values if len(rows) == len(values) else [values[i] for i in rows]), np.int64, len(rows)
-    )
+    sizes = np.fromiter((len(values[row] or b"") for row in rows.tolist()), np.int64, len(rows))
     sure &= sizes <= MAX_BYTES
     longer = np.flatnonzero(sure & (sizes != least))
-    sure[longer] = [_nothing_hidden(values[row], mark) for row, mark in zip(rows[longer], marks[longer], strict=True)]
+    suspects = zip(rows[longer].tolist(), marks[longer].tolist(), strict=True)
+    sure[longer] = [_nothing_hidden(values[row], count) for row, count in suspects]
     for name, longest in (("tenant", MAX_TENANT), ("mailing", MAX_MAILING), ("feed", MAX_FEED)):
         wrong = [text for text in texts[name].unique() if text and not _is_id(text, name, longest)]
         if wrong:
@@ -265,35 +264,40 @@ def _nothing_hidden(raw: bytes | None, marks: int) -> bool:
     if len(raw) > MAX_DIGITS:
         return False
     try:
-        return found == _marks(orjson.loads(raw), MAX_DEPTH)
-    except (orjson.JSONDecodeError, RecursionError):
+        record = orjson.loads(raw)
+    except orjson.JSONDecodeError:
         return False
+    types = list(map(type, record.values()))
+    if list in types or dict in types:
+        return found == _marks(record, MAX_DEPTH)
+    return found == 2 * (len(types) + types.count(str))
 
 
 def _marks(value: Any, levels: int) -> int:
-    """Quotation marks of the shortest text of a JSON value; -1 in place of what lies deeper than `levels`."""
+    """Quotation marks in the shortest text of a JSON value; far below 0 if it is nested deeper than `levels`."""
     if isinstance(value, str):
         return 2
     if not isinstance(value, dict | list):
         return 0
     if levels == 0:
-        return -1 << 32
-    if isinstance(value, list):
-        return sum(_marks(item, levels - 1) for item in value)
-    return 2 * len(value) + sum(_marks(item, levels - 1) for item in value.values())
+        return -MAX_BYTES
+    if isinstance(value, dict):
+        return 2 * len(value) + sum(_marks(inner, levels - 1) for inner in value.values())
+    return sum(_marks(inner, levels - 1) for inner in value)
 
 
 def _is_id(text: str, field: str, longest: int) -> bool:
     try:
-        check_id(text, field, longest)
+        return check_id(text, field, longest) == text
     except BadRow:
         return False
-    return True
 
 
 def _joined(texts: pl.Series) -> bytes:
     return str(texts.str.join("").item()).encode()
 
+
+_NEVER_MS = -(1 << 62)
 
 # Times in the shapes that nearly every sender writes, `d` for a digit. The rest goes to parse_time one by one.
 _SHAPES = {
@@ -317,7 +321,7 @@ def _times(times: list[str | int], now_ms: int) -> tuple[Ints, Bools, Ints, Ints
         length = texts.str.len_bytes().to_numpy().astype(np.int64)
     except TypeError:  # numbers among them
         whole = np.fromiter((type(time) is int for time in times), np.bool_, n)
-        numbers = [time if type(time) is int and abs(time) < 1 << 53 else 0 for time in times]
+        numbers = [time if type(time) is int and abs(time) < 1 << 53 else _NEVER_MS for time in times]
         milliseconds = np.asarray(numbers, np.int64)
         texts = pl.Series([time if type(time) is str else "" for time in times], dtype=pl.String)
         written = np.fromiter((len(str(number)) - 2 for number in numbers), np.int64, n)  # it has no quotation marks
