@@ -67,19 +67,22 @@ _I, _A = Store.IDENTITY, Store.ANALYTICS
 
 # What the views read from and write to: their definer's business (see above).
 _VIEW_TARGETS = ("engagement", "cells_hourly", "cells_unique", "seen", "outcomes")
-# By these columns the worker counts and deletes the mappings of a removed pseudonym; it never reads a recipient back.
-_MAPPING_KEYS = ("tenant", "purpose", "kind", "pseudonym", "incarnation", "partition", "claim")
+# By these columns the worker counts what it removes. It reads no behaviour back, and no recipient.
+_COUNTED_BY = ("pseudonym", "incarnation", "claim")
+# Who was `off` is restored from the ledger when a state is lost: by blind index, without the proof of consent.
+_LEDGER = ("tenant", "blind", "purpose", "kind", "mode", "effect", "decided_at", "recorded_at", "incarnation")
 
 GRANTS: tuple[Grant, ...] = (
     # worker: writes both stores; reads its own chain, and no person.
     *_on(_A, Role.WORKER, "INSERT", "ingest", "claims", "removals", "mailings", "incarnations"),
     *_on(_A, Role.WORKER, "SELECT", "claims", "removals", "mailings", "incarnations", "outcomes", "seen", "settings"),
-    *_on(_A, Role.WORKER, "SELECT", "engagement"),
-    *_on(_A, Role.WORKER, "ALTER DELETE", "engagement", "removals"),
+    Grant(_A, Role.WORKER, "SELECT", "engagement", _COUNTED_BY),
+    *_on(_A, Role.WORKER, "ALTER DELETE", "engagement"),
     *_on(_I, Role.WORKER, "INSERT", "recipients", "consents", "requests", "receipts", "removals"),
     *_on(_I, Role.WORKER, "SELECT", "requests", "receipts", "removals"),
-    Grant(_I, Role.WORKER, "SELECT", "recipients", _MAPPING_KEYS),
-    *_on(_I, Role.WORKER, "ALTER DELETE", "recipients", "removals"),
+    Grant(_I, Role.WORKER, "SELECT", "recipients", _COUNTED_BY),
+    Grant(_I, Role.WORKER, "SELECT", "consents", _LEDGER),
+    *_on(_I, Role.WORKER, "ALTER DELETE", "recipients"),
     # rights: the commands that answer one person about herself (access, erasure).
     *_on(_I, Role.RIGHTS, "SELECT", "recipients", "consents", "requests", "receipts"),
     *_on(_A, Role.RIGHTS, "SELECT", "engagement"),
