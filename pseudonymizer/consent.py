@@ -1,0 +1,161 @@
+"""What a recipient has agreed to for one purpose and one kind of event, and how one more decision changes it.
+
+The scale is ordered: off < anonymous < pseudonymous < personal. A level *holds* while the mode is at it or above; a
+consent remembers since when each level has held without a break, since a grant covers only what occurred after it.
+
+A *salt* goes into the pseudonym. Every raise to pseudonymous or above draws a new one, so that two stretches of
+behaviour cannot be joined; a step down to below pseudonymous drops all of them, and a step down from personal drops
+those whose pseudonyms were seen beside a name. What was dropped is named by the step, for its rows to be removed; who
+holds the consent afterwards can compute none of those pseudonyms.
+
+Pure: times are arguments, in epoch milliseconds; salts are drawn elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import IntEnum, StrEnum
+
+ALWAYS = -(2**63)
+"""A time before every event: the default mode always held."""
+SALT_BYTES = 16
+
+Since = tuple[int | None, int | None, int | None]
+
+
+class Mode(IntEnum):
+    """How much may be known. Comparing modes compares how much."""
+
+    OFF = 0
+    ANONYMOUS = 1
+    PSEUDONYMOUS = 2
+    PERSONAL = 3
+
+    @classmethod
+    def parse(cls, word: str) -> Mode:
+        """The mode of a word, as it stands in messages and settings. Raises ValueError, without the word."""
+        mode = _MODES.get(word)
+        if mode is None:
+            raise ValueError("a mode is one of off, anonymous, pseudonymous, personal")
+        return mode
+
+    @property
+    def word(self) -> str:
+        """The word for it in messages, settings and tables."""
+        return self.name.lower()
+
+
+_MODES = {mode.word: mode for mode in Mode}
+LEVELS = (Mode.ANONYMOUS, Mode.PSEUDONYMOUS, Mode.PERSONAL)
+
+
+class Effect(StrEnum):
+    """What a decision did. The value stands in the consent ledger."""
+
+    RAISED = "raised"
+    LOWERED = "lowered"
+    CONFIRMED = "confirmed"
+    """A newer decision for the same mode: only its time moves on."""
+    UNCHANGED = "unchanged"
+    """The very decision that is known already."""
+    OUT_OF_DATE = "out_of_date"
+    """Older than what is known, or of the same time and higher."""
+
+
+@dataclass(frozen=True, slots=True)
+class Salt:
+    """A consent salt. `repr` does not show its value."""
+
+    level: Mode
+    """pseudonymous or personal; personal: a mapping puts its pseudonym beside a name."""
+    since: int
+    value: bytes = field(repr=False)
+    """16 random bytes."""
+    key_version: int
+    """The version of the tenant's root key under which its pseudonym is computed."""
+
+    def __post_init__(self) -> None:
+        if len(self.value) != SALT_BYTES or self.level < Mode.PSEUDONYMOUS:
+            raise ValueError(f"a salt has {SALT_BYTES} bytes and the level pseudonymous or personal")
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What holds for one recipient, purpose and kind after the newest decision."""
+
+    mode: Mode
+    since: Since
+    """For anonymous, pseudonymous, personal: from when on it has held without a break, or None: it does not hold."""
+    decided_at: int
+    salts: tuple[Salt, ...] = ()
+    """The salts whose rows may still be there, newest last."""
+
+    def held_since(self, level: Mode) -> int | None:
+        """From when on a level above `off` has held without a break, or None: it does not hold."""
+        return self.since[level - 1]
+
+
+DEFAULT = Consent(Mode.ANONYMOUS, (ALWAYS, None, None), ALWAYS)
+"""Of everybody who has decided nothing: counted, always."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a decision leads to: the consent afterwards, and what it asks of the stores."""
+
+    consent: Consent
+    effect: Effect
+    remove: tuple[Salt, ...] = ()
+    """Salts just dropped: the rows under their pseudonyms must go."""
+    unmap: tuple[Salt, ...] = ()
+    """Those of `remove` that had a mapping in the identity store, which must go too."""
+    map: Salt | None = None
+    """The salt whose pseudonym is to be mapped to the recipient."""
+
+
+def apply(known: Consent, mode: Mode, decided_at: int, salt: bytes | None, key_version: int, ceiling: Mode) -> Step:
+    """What `known` becomes by a decision for `mode`, taken at `decided_at`.
+
+    The newest decision wins, whatever order decisions arrive in; of two of the same time the lower one. `ceiling` (the
+    tenant's, for the purpose) decides at which level a new salt is drawn, never which mode is remembered. A caller may
+    NOT assume that a salt passed in is used. Raises ValueError when one is needed and not there: a programming error.
+    """
+    if decided_at < known.decided_at or (decided_at == known.decided_at and mode > known.mode):
+        return Step(known, Effect.OUT_OF_DATE)
+    if mode == known.mode:
+        if decided_at == known.decided_at:
+            return Step(known, Effect.UNCHANGED)
+        return Step(replace(known, decided_at=decided_at), Effect.CONFIRMED)
+    if mode > known.mode:
+        return _raised(known, mode, decided_at, salt, key_version, ceiling)
+    return _lowered(known, mode, decided_at, salt, key_version, ceiling)
+
+
+def _raised(known: Consent, mode: Mode, decided_at: int, salt: bytes | None, key_version: int, ceiling: Mode) -> Step:
+    held = [decided_at if level <= mode and at is None else at for level, at in zip(LEVELS, known.since, strict=True)]
+    new = _salt(min(mode, ceiling), decided_at, salt, key_version)
+    consent = Consent(mode, (held[0], held[1], held[2]), decided_at, known.salts + new)
+    to_map = new[0] if new and new[0].level is Mode.PERSONAL else None
+    return Step(consent, Effect.RAISED, map=to_map)
+
+
+def _lowered(known: Consent, mode: Mode, decided_at: int, salt: bytes | None, key_version: int, ceiling: Mode) -> Step:
+    held = [at if level <= mode else None for level, at in zip(LEVELS, known.since, strict=True)]
+    named = tuple(old for old in known.salts if old.level is Mode.PERSONAL)
+    remove: tuple[Salt, ...] = known.salts
+    kept: tuple[Salt, ...] = ()
+    if mode is Mode.PSEUDONYMOUS:  # from personal: what was seen beside a name goes, and a new pseudonym begins
+        since = held[1] if held[1] is not None else decided_at
+        remove = named
+        kept = tuple(old for old in known.salts if old.level is not Mode.PERSONAL)
+        kept += _salt(min(mode, ceiling), since, salt, key_version)
+    consent = Consent(mode, (held[0], held[1], held[2]), decided_at, kept)
+    return Step(consent, Effect.LOWERED, remove, named)
+
+
+def _salt(level: Mode, since: int, value: bytes | None, key_version: int) -> tuple[Salt, ...]:
+    if level < Mode.PSEUDONYMOUS:
+        return ()
+    if value is None:
+        raise ValueError("a consent of this level needs a new salt")
+    return (Salt(level, since, value, key_version),)
