@@ -19,8 +19,8 @@ import pyarrow as pa
 from aggregates.actors import NEEDS_IP, classify
 from aggregates.devices import family
 from aggregates.steps import step_of
-from pseudonymizer.consent import Mode
-from pseudonymizer.decisions import ALWAYS, NEVER, thresholds
+from pseudonymizer.consent import ALWAYS, Mode
+from pseudonymizer.decisions import NEVER, thresholds
 from pseudonymizer.keys import KeyKind
 from pseudonymizer.pseudonyms import blind_index, event_hashes, visitor_seeds
 from pseudonymizer.recipients import BadRecipient, canonical
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from streams.chain import Claim
     from streams.declarations import Declarations
     from streams.keys import Keys
-    from streams.seen import Seen
+    from streams.seen import Look, Seen
     from streams.state import StateIndex
     from streams.tenants import TenantSettings
     from streams.transport import Record
@@ -82,7 +82,7 @@ class EventsBatch:
 
     table: pa.Table
     bad: list[tuple[int, BadRow]]
-    remember: Any
+    remember: Look
     outcomes: Mapping[str, int]
     reasons: Mapping[str, int]
 
@@ -147,7 +147,7 @@ class EventsWork:
         hashes = event_hashes(self._keys.single(KeyKind.SEEN), frame["tenant"].to_list(), frame["event_id"].to_list())
         new, remember = self._seen.look(hashes, hours)
         duplicates = len(frame) - int(new.sum())
-        frame, hashes, hours = frame.filter(pl.Series(new)), hashes[new], hours[new]
+        frame, hashes, hours = frame.filter(pl.Series(new)), hashes[new], remember.hours[new]
 
         parts, counted = self._decided(claim, frame, hashes, hours, people, tenants)
         reasons = Counter(str(row.reason) for _, row in bad)

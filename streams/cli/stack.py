@@ -32,7 +32,7 @@ _broker = click.option(
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
+def sentences() -> Iterator[None]:
     """Turn the stack's own errors into ours: one sentence, no chain."""
     from deploy.embedded.processes import StackError  # noqa: PLC0415  only where the embedded extra is meant
 
@@ -42,14 +42,14 @@ def _sentences() -> Iterator[None]:
         raise SchleuseError(str(error)) from None
 
 
-def _open(directory: Path, broker: Broker | None = None, *, new: bool = False, tied: bool = False) -> Stack:
+def open_stack(directory: Path, broker: Broker | None = None, *, new: bool = False, tied: bool = False) -> Stack:
     try:
         from deploy.embedded.stack import Stack  # noqa: PLC0415  see above
     except ModuleNotFoundError:
         raise SettingsError("the embedded stack is not installed: pip install 'schleuse[embedded]'") from None
     if not new and not (directory / "stack.json").exists():
         raise SettingsError(f"there is no stack in {directory}: schleuse stack start --dir {directory}")
-    with _sentences():
+    with sentences():
         return Stack(directory, broker, die_with_parent=tied)
 
 
@@ -63,8 +63,8 @@ def stack() -> None:
 @_broker
 def start(directory: Path, broker: Broker | None) -> None:
     """Start what is not running, in the background; return when all of it answers."""
-    opened = _open(directory, broker, new=True)
-    with _sentences():
+    opened = open_stack(directory, broker, new=True)
+    with sentences():
         opened.start()
     _print_addresses(opened)
 
@@ -73,8 +73,8 @@ def start(directory: Path, broker: Broker | None) -> None:
 @_directory
 def stop(directory: Path) -> None:
     """End what this stack started, and nothing else. The data stay (with Tansu the log is in memory and goes)."""
-    with _sentences():
-        stopped = _open(directory).stop()
+    with sentences():
+        stopped = open_stack(directory).stop()
     click.echo(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 
@@ -82,7 +82,7 @@ def stop(directory: Path) -> None:
 @_directory
 def status(directory: Path) -> None:
     """Say what runs and what answers. Exit code 1 unless everything answers."""
-    parts = _open(directory).status()
+    parts = open_stack(directory).status()
     for part in parts:
         state = "ready" if part.ready else "not answering" if part.pid else "not running"
         pid = f"pid {part.pid}" if part.pid else ""
@@ -96,8 +96,8 @@ def status(directory: Path) -> None:
 @click.argument("part", type=click.Choice(["broker", "identity", "analytics"]))
 def restart(directory: Path, part: str) -> None:
     """End one part and start it again, at the same address and with the same data."""
-    opened = _open(directory)
-    with _sentences():
+    opened = open_stack(directory)
+    with sentences():
         opened.restart(part)
     click.echo(f"{part} restarted")
 
@@ -107,11 +107,11 @@ def restart(directory: Path, part: str) -> None:
 @_broker
 def run(directory: Path, broker: Broker | None) -> None:
     """Start the stack and keep it until Ctrl-C (or SIGTERM); then end it."""
-    opened = _open(directory, broker, new=True, tied=True)
+    opened = open_stack(directory, broker, new=True, tied=True)
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
-    with _sentences(), opened:
+    with sentences(), opened:
         _print_addresses(opened)
         click.echo("Ctrl-C ends it")
         while not over.wait(1.0):

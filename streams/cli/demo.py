@@ -1,0 +1,237 @@
+"""`schleuse demo`: the main job in about a minute, on this machine, with a truth to hold it against."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from streams.errors import SchleuseError
+
+if TYPE_CHECKING:
+    from deploy.embedded.stack import Stack
+    from streams.settings import Settings
+
+TERMS = ("counted", "off", "duplicates", "rejected")
+
+
+@click.command()
+@click.option("--events", default=500_000, show_default=True, type=click.IntRange(1_000), help="About how many events.")
+@click.option("--seed", default=1, show_default=True, help="Another seed, another week.")
+@click.option(
+    "--keep", "keep", type=click.Path(file_okay=False, path_type=Path), help="Keep everything in this folder."
+)
+@click.option("--broker", type=click.Choice(["tansu", "kafka"]), help="kafka: Apache Kafka itself (needs Java 17).")
+@click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object.")
+def demo(events: int, seed: int, keep: Path | None, broker: Any, as_json: bool) -> None:
+    """Play a week of three senders through the lock, and hold what comes out against the truth.
+
+    Starts a broker and both stores, feeds the week, runs a worker as a process of its own, and adds it all up. Exit
+    code 1 if any figure differs from the truth.
+    """
+    console = Console(stderr=as_json)
+    directory = keep or Path(tempfile.mkdtemp(prefix="schleuse-demo-"))
+    try:
+        summary = _play(events, seed, directory, broker, console)
+    finally:
+        if keep is None:
+            shutil.rmtree(directory, ignore_errors=True)
+    if as_json:
+        click.echo(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
+    else:
+        _show(summary, console)
+        if keep:
+            console.print(f"\nEverything is kept in {keep}: schleuse stack start --dir {keep}")
+    if not summary["exact"]:
+        sys.exit(1)
+
+
+def _play(events: int, seed: int, directory: Path, broker: Any, console: Console) -> dict[str, Any]:
+    from streams import settings as settings_module  # noqa: PLC0415  what takes long to import comes after --help
+    from streams.cli.stack import open_stack, sentences  # noqa: PLC0415
+    from streams.demo.story import plan  # noqa: PLC0415
+
+    began = time.monotonic()
+    console.print(
+        "[bold]Schleuse[/]: everybody counts, nobody shows. Starting a broker and two stores on this machine."
+    )
+    stack = open_stack(directory, broker, new=True, tied=True)
+    with sentences(), stack:
+        (directory / "tenants.toml").write_text("")
+        story = plan(events, seed, int(time.time() * 1000))
+        (directory / "tenants.toml").write_text(story.tenants_toml)
+        settings = settings_module.load(stack.settings_file)
+        for command in (["topics"], ["migrate"], ["tenants", "apply", "--yes"]):
+            _schleuse(stack, *command)
+        ready = time.monotonic()
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "streams.cli", "--config", str(stack.settings_file), "worker"],
+            stdout=(directory / "logs" / "worker.log").open("wb"),
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            seconds = _feed(story, settings, worker, console)
+        finally:
+            worker.terminate()
+            worker.wait(30)
+        summary = _summary(story, settings)
+        summary |= {
+            "seconds_to_start": round(ready - began, 1),
+            "seconds": round(seconds, 1),
+            "events_per_second": round(summary["received"] / seconds),
+            "broker": stack.broker,
+            "seed": seed,
+        }
+        return summary
+
+
+def _schleuse(stack: Stack, *command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "streams.cli", "--config", str(stack.settings_file), *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SchleuseError(f"schleuse {' '.join(command)} failed: {(done.stderr or done.stdout).strip()}")
+
+
+def _feed(story: Any, settings: Settings, worker: subprocess.Popen[bytes], console: Console) -> float:
+    """Send the story in its order while the worker works; seconds from the first event to the last one's outcome."""
+    from streams.demo.send import send  # noqa: PLC0415
+    from streams.status import status  # noqa: PLC0415
+
+    def push(messages: Iterable[tuple[str, bytes, bytes]], sent: Callable[[int], None] = lambda _: None) -> int:
+        return asyncio.run(send(settings.broker, settings.partitions, messages, sent))
+
+    def wait(done: Callable[[dict[str, Any]], bool], shown: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+        quiet_since, last = time.monotonic(), None
+        while True:
+            if worker.poll() is not None:
+                raise SchleuseError("the worker ended; its last words are in logs/worker.log of the --keep folder")
+            said = status(settings)
+            shown(said)
+            if done(said):
+                return
+            if (said["received"], said["partitions"]) != last:
+                quiet_since, last = time.monotonic(), (said["received"], said["partitions"])
+            if time.monotonic() - quiet_since > 60:
+                raise SchleuseError(
+                    "the worker has not moved for a minute; look at logs/worker.log of the --keep folder"
+                )
+            time.sleep(0.25)
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        first = progress.add_task("people say what they agree to", total=len(story.waves))
+        push(story.declarations_as_messages())
+        push(story.waves, lambda n: progress.advance(first, n))
+        wait(lambda said: sum(line["next_change"] for line in said["partitions"]) >= len(story.waves))
+        fed = progress.add_task("senders feed their events in", total=story.truth.received)
+        counted = progress.add_task("the worker lets them through", total=story.truth.received)
+        began = time.monotonic()
+        push(story.timeline(), lambda n: progress.advance(fed, n))
+        progress.update(fed, completed=story.truth.received)
+        wait(
+            lambda said: said["received"] >= story.truth.received,
+            lambda said: progress.update(counted, completed=said["received"]),
+        )
+        return time.monotonic() - began
+
+
+def _summary(story: Any, settings: Settings) -> dict[str, Any]:
+    from streams.status import status  # noqa: PLC0415
+    from streams.stores import Role, Store, connect  # noqa: PLC0415
+    from streams.totals import totals  # noqa: PLC0415
+
+    said = status(settings)
+    have = {line[:5]: line[5:] for line in totals(connect(settings, Store.ANALYTICS, Role.OPERATOR))}
+    want = story.truth.cells
+    outcomes = {"received": story.truth.received, **story.truth.outcomes}
+    return {
+        "received": said["received"],
+        **{term: said[term] for term in TERMS},
+        "rejected_by_reason": said["rejected_by_reason"],
+        "adds_up": said["adds_up"],
+        "mailings": [
+            {
+                "tenant": declared["tenant"],
+                "mailing": declared["mailing"],
+                "name": declared["name"],
+                "recipients": declared["recipients"],
+                **_figures(declared, have, want),
+            }
+            for declared in story.declarations
+        ],
+        "cells": len(want),
+        "cells_that_differ": len(
+            [cell for cell in {*want, *have} if tuple(want.get(cell, ())) != tuple(have.get(cell, ()))]
+        ),
+        "exact": have == {cell: tuple(figures) for cell, figures in want.items()}
+        and all(said[name] == count for name, count in outcomes.items()),
+    }
+
+
+def _figures(declared: dict[str, Any], have: dict[Any, Any], want: dict[Any, Any]) -> dict[str, int]:
+    figures = {}
+    for kind, word in (("open", "openers"), ("click", "clickers")):
+        cell = (declared["tenant"], declared["mailing"], kind, None, "human")
+        figures[word], figures[f"{word}_in_truth"] = have.get(cell, (0, 0))[1], want.get(cell, (0, 0))[1]
+    return figures
+
+
+def _show(summary: dict[str, Any], console: Console) -> None:
+    table = Table("sender", "mailing", title="People who opened and clicked, and the truth", title_justify="left")
+    for name in ("sent to", "opened", "truth", "clicked", "truth"):
+        table.add_column(name, justify="right")
+    for line in summary["mailings"]:
+        opened, clicked = (line[word] / max(1, line["recipients"]) for word in ("openers", "clickers"))
+        table.add_row(
+            line["tenant"],
+            line["name"],
+            f"{line['recipients']:,}",
+            f"{line['openers']:,} ({opened:.0%})",
+            _truth(line, "openers"),
+            f"{line['clickers']:,} ({clicked:.0%})",
+            _truth(line, "clickers"),
+        )
+    console.print()
+    console.print(table)
+    console.print(
+        f"\n[bold]{summary['received']:,}[/] events came in, [bold]{summary['events_per_second']:,}[/] a second on "
+        "this machine. Where every one of them went:"
+    )
+    explained = {
+        "counted": "in the figures above and in every cell",
+        "off": "their recipients want no counting at all; nothing of them is kept",
+        "duplicates": "the sender's retries, counted once",
+        "rejected": ", ".join(f"{n:,} {reason}" for reason, n in summary["rejected_by_reason"].items()),
+    }
+    for term in TERMS:
+        console.print(f"  {term:<11}{summary[term]:>10,}  [dim]{explained[term]}[/]")
+    total = " + ".join(f"{summary[term]:,}" for term in TERMS)
+    sign = "=" if summary["adds_up"] else "≠"
+    console.print(f"  [bold]received   {summary['received']:>10,}[/]  {sign} {total}")
+    if summary["exact"]:
+        console.print(
+            f"\n[green]Exact:[/] all {summary['cells']:,} cells, events and distinct people, equal the truth."
+        )
+    else:
+        console.print(f"\n[red]Not exact:[/] {summary['cells_that_differ']:,} of {summary['cells']:,} cells differ.")
+
+
+def _truth(line: dict[str, Any], word: str) -> str:
+    same = line[word] == line[f"{word}_in_truth"]
+    return f"[green]{line[f'{word}_in_truth']:,}[/]" if same else f"[red]{line[f'{word}_in_truth']:,}[/]"

@@ -1,0 +1,1 @@
+"""The believable week that `schleuse demo` plays, and the truth that its generator knows."""
