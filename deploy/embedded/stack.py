@@ -19,7 +19,7 @@ import os
 import random
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,10 +86,15 @@ class Stack:
         """The password of a login, from its file. For tests and tools; the commands read the files themselves."""
         return (self.directory / "credentials" / f"{store}-{role}").read_text().strip()
 
-    def start(self) -> None:
-        """Start what is not running and return when all of it answers. Raises StackError; what had started stays."""
+    def start(self, only: Collection[str] = PARTS) -> None:
+        """Start what is not running and return when all of it answers. Raises StackError; what had started stays.
+
+        `only` starts some of the parts, for those who need no more.
+        """
+        for name in only:
+            _check_part(name)
         with self._lock():
-            parts = [self._part(name) for name in PARTS]
+            parts = [self._part(name) for name in PARTS if name in only]
             self._write_settings()
             for part in parts:
                 self._keeper.start(part)

@@ -1,0 +1,23 @@
+"""The embedded stack for tests: real processes on free ports in a temporary directory, started once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.embedded.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Tansu and both stores, without topics or schemas. Whoever ends a part of it must start it again."""
+    with Stack(tmp_path_factory.mktemp("stack"), "tansu", die_with_parent=True) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def kafka_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Apache Kafka and both stores; tests that use it carry the mark `kafka`."""
+    with Stack(tmp_path_factory.mktemp("kafka-stack"), "kafka", die_with_parent=True) as started:
+        yield started
