@@ -1,0 +1,593 @@
+"""The wire messages: preference, mailing, change, state, receipt. Reading is strict; whatever is wrong is a BadRow.
+
+Preferences and mailings come from senders and are read field by field. Changes and states are our own: intake and the
+owner of a partition write them, and they are read as a whole against their type. Times are epoch milliseconds, UTC, in
+memory; senders write RFC 3339 or epoch milliseconds.
+
+A preference is one decision: any fault in it refuses all of it, and its sender sees the rejection. Two rules keep a
+withdrawal from being lost over a formality: it needs no proof, and a proof that cannot be used does not refuse it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal, NoReturn, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+import orjson
+
+from pseudonymizer.consent import Consent, Mode, Salt, Since
+from pseudonymizer.recipients import BadRecipient, canonical
+from streams.errors import BadRow, Reason
+from streams.strict_json import read_object
+
+DAY_MS = 86_400_000
+BACK_MS = 400 * DAY_MS
+AHEAD_MS = 600_000
+YEAR_2000_MS, YEAR_2200_MS = 946_684_800_000, 7_258_118_400_000
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+
+KINDS = ("open", "click")
+MAX_TENANT, MAX_MAILING, MAX_LINK, MAX_NAME = 64, 128, 64, 200
+MAX_URL = 2048
+MAX_LINKS = 1000
+MAX_RECIPIENTS = 1_000_000_000
+MAX_PROOF = 500
+_PROOF_TEXTS = ("source", "text_version", "evidence", "age_check", "recorded_by")
+
+
+class Purposes(Protocol):
+    """What has to be known of a tenant to read its messages; streams.tenants.TenantSettings is one."""
+
+    @property
+    def lower_local(self) -> bool:
+        """Whether local parts of addresses are compared without case."""
+
+    @property
+    def purposes(self) -> Mapping[str, object]:
+        """The tenant's purposes, by name."""
+
+
+Tenants = Mapping[str, Purposes]
+
+
+# --- values ---
+
+_RFC_3339 = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?"
+    r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+)
+_ADDRESS = re.compile(
+    r"(?<=[^\s/?&=#:;,<>()@])(?:@|%40)[^\s/?&=#@]"
+)  # something@something; not the /@name of a profile
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def parse_time(value: object, field: str, now_ms: int | None) -> int:
+    """A time as epoch milliseconds: RFC 3339 with its zone, or an integer of epoch milliseconds.
+
+    Digits of a fraction beyond the third are cut off; a leap second (60) is refused, since no clock here has one. With
+    `now_ms`, it must lie from 400 days before to 10 minutes after it, both included; without, in the years 1 to 9999.
+    Raises BadRow: `wrong_type` for anything but a string or an integer, `bad_time` for all the rest.
+    """
+    if isinstance(value, str):
+        at = _rfc_3339(value)
+        if at is None:
+            raise BadRow(Reason.BAD_TIME, field, "RFC 3339 with a zone, or epoch milliseconds")
+    elif isinstance(value, int) and not isinstance(value, bool):
+        at = value
+    else:
+        raise BadRow(Reason.WRONG_TYPE, field, "RFC 3339 with a zone, or epoch milliseconds")
+    if now_ms is None:
+        if not _FIRST_MS <= at <= _LAST_MS:
+            raise BadRow(Reason.BAD_TIME, field, "a time in the years 1 to 9999")
+    elif not now_ms - BACK_MS <= at <= now_ms + AHEAD_MS:
+        raise BadRow(Reason.BAD_TIME, field, "from 400 days ago to 10 minutes ahead")
+    return at
+
+
+def _rfc_3339(text: str) -> int | None:
+    """Counted in whole numbers: datetime would overflow in the years 1 and 9999, and has no year 0 for an offset."""
+    match = _RFC_3339.fullmatch(text) if len(text) <= 64 else None
+    if match is None:
+        return None
+    *clock, fraction, sign, zone_hours, zone_minutes = match.groups()
+    year, month, day, hour, minute, second = map(int, clock)
+    if hour > 23 or minute > 59 or second > 59:
+        return None
+    try:
+        days = date(year, month, day).toordinal() - _EPOCH_DAY
+    except ValueError:
+        return None
+    seconds = ((days * 24 + hour) * 60 + minute) * 60 + second
+    if sign:
+        if int(zone_hours) > 23 or int(zone_minutes) > 59:
+            return None
+        offset = int(zone_hours) * 3600 + int(zone_minutes) * 60
+        seconds += offset if sign == "-" else -offset
+    return seconds * 1000 + int((fraction or "")[:3].ljust(3, "0"))
+
+
+def format_time(at_ms: int) -> str:
+    """Epoch milliseconds as RFC 3339 in UTC, to the millisecond. For times of the years 1 to 9999."""
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def check_id(value: object, field: str, max_chars: int) -> str:
+    """An id: a string of 1 to `max_chars` characters without control characters, lone surrogates, `@` and `%40`.
+
+    Ids go to the analytics store as they are, so none may carry an address. A caller may NOT assume more than that: an
+    id may hold blanks and any script. Raises BadRow: `wrong_type` or `bad_value`.
+    """
+    if not isinstance(value, str):
+        raise BadRow(Reason.WRONG_TYPE, field, "a string")
+    if not 1 <= len(value) <= max_chars:
+        raise BadRow(Reason.BAD_VALUE, field, f"1 to {max_chars} characters")
+    if "@" in value or "%40" in value:
+        raise BadRow(Reason.BAD_VALUE, field, "an id, not an address")
+    if not (value.isascii() and value.isprintable()) and (_CONTROL.search(value) or _SURROGATE.search(value)):
+        raise BadRow(Reason.BAD_VALUE, field, "no control characters")
+    return value
+
+
+def _needed(record: Mapping[str, Any], name: str) -> Any:
+    value = record.get(name)
+    if value is None:
+        raise BadRow(Reason.MISSING_FIELD, name, "a value")
+    return value
+
+
+def _object(value: object, field: str, expected: str) -> dict[str, Any]:
+    """A JSON object below the top level, without a name that comes twice."""
+    if not isinstance(value, dict):
+        raise BadRow(Reason.WRONG_TYPE, field, expected)
+    if getattr(value, "twice", False):
+        raise BadRow(Reason.DUPLICATE_FIELD, field, "each name once")
+    return value
+
+
+def _mode(value: object, field: str) -> Mode:
+    if not isinstance(value, str):
+        raise BadRow(Reason.WRONG_TYPE, field, "off, anonymous, pseudonymous or personal")
+    try:
+        return Mode.parse(value)
+    except ValueError:
+        raise BadRow(Reason.BAD_VALUE, field, "off, anonymous, pseudonymous or personal") from None
+
+
+def _tenant(record: Mapping[str, Any], tenants: Tenants) -> tuple[str, Purposes]:
+    name = check_id(_needed(record, "tenant"), "tenant", MAX_TENANT)
+    found = tenants.get(name)
+    if found is None:
+        raise BadRow(Reason.UNKNOWN_TENANT, "tenant", "a tenant of the settings in force")
+    return name, found
+
+
+# --- tracking.preferences ---
+
+Modes = dict[str, dict[str, Mode]]
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What a recipient has chosen, as accepted. `repr` shows neither her nor the proof."""
+
+    tenant: str
+    recipient: str = field(repr=False)
+    """Canonical."""
+    decided_at: int
+    modes: Modes | None
+    """purpose -> kind -> mode, neither level empty; None: `everything` says it."""
+    everything: Mode | None
+    """off or anonymous, for every purpose and kind; it only lowers. None: `modes` says it."""
+    proof: dict[str, Any] | None = field(repr=False)
+    """The allow-listed fields of the proof: always there if a mode above anonymous is asked for."""
+
+
+def parse_preference(raw: bytes | None, tenants: Tenants, arrived_ms: int) -> Preference:
+    """Read a message of tracking.preferences; `arrived_ms` is Kafka's time of its record.
+
+    Raises BadRow and nothing else. A `decided_at` later than `arrived_ms` becomes `arrived_ms`. A caller may NOT assume
+    that it changes anything: what is known may be newer.
+    """
+    record = read_object(raw)
+    name, tenant = _tenant(record, tenants)
+    recipient = _needed(record, "recipient")
+    if not isinstance(recipient, str):
+        raise BadRow(Reason.WRONG_TYPE, "recipient", "a string")
+    try:
+        recipient = canonical(recipient, tenant.lower_local)
+    except BadRecipient:
+        raise BadRow(Reason.BAD_RECIPIENT, "recipient", "an address or an id") from None
+    decided_at = parse_time(_needed(record, "decided_at"), "decided_at", None)
+    if decided_at < YEAR_2000_MS:
+        raise BadRow(Reason.BAD_TIME, "decided_at", "not before the year 2000")
+    modes = everything = None
+    if _needed(record, "purposes") == "*":
+        everything = _mode(_needed(record, "mode"), "mode")
+        if everything > Mode.ANONYMOUS:
+            raise BadRow(Reason.BAD_VALUE, "mode", "off or anonymous for all purposes at once")
+    else:
+        modes = _modes(record["purposes"], tenant)
+    grants = modes is not None and any(mode > Mode.ANONYMOUS for kinds in modes.values() for mode in kinds.values())
+    proof = _proof_of_grant(record.get("proof")) if grants else _proof_of_withdrawal(record.get("proof"))
+    return Preference(name, recipient, min(decided_at, arrived_ms), modes, everything, proof)
+
+
+def _modes(value: object, tenant: Purposes) -> Modes:
+    modes: Modes = {}
+    for purpose, kinds in _object(value, "purposes", "purposes with modes, or *").items():
+        if purpose not in tenant.purposes:
+            raise BadRow(Reason.UNKNOWN_PURPOSE, "purposes", "a purpose of the tenant's settings")
+        for kind, mode in _object(kinds, "purposes", "a mode for each kind").items():
+            if kind not in KINDS:
+                raise BadRow(Reason.UNKNOWN_KIND, "purposes", "open or click")
+            modes.setdefault(purpose, {})[kind] = _mode(mode, "purposes")
+        if purpose not in modes:
+            raise BadRow(Reason.BAD_VALUE, "purposes", "a mode for at least one kind")
+    if not modes:
+        raise BadRow(Reason.BAD_VALUE, "purposes", "at least one purpose")
+    return modes
+
+
+def _proof_of_grant(value: object) -> dict[str, Any]:
+    """Article 7(1) GDPR: who asks for more has to be able to show that it was consented to; 7(4): freely."""
+    if not isinstance(value, dict):
+        raise BadRow(Reason.NO_PROOF, "proof", "source and text_version of the consent")
+    proof = _checked_proof(value)
+    for name in ("source", "text_version"):
+        if not str(proof.get(name, "")).strip():
+            raise BadRow(Reason.NO_PROOF, f"proof.{name}", "a text that is not empty")
+    if proof.get("conditional"):
+        raise BadRow(Reason.CONDITIONAL_CONSENT, "proof.conditional", "a consent that nothing else depends on")
+    return proof
+
+
+def _proof_of_withdrawal(value: object) -> dict[str, Any] | None:
+    """Kept if it can be used; article 7(3) GDPR: to withdraw must be as easy as to consent."""
+    if not isinstance(value, dict):
+        return None
+    try:
+        return _checked_proof(value) or None
+    except BadRow:
+        return None
+
+
+def _checked_proof(value: dict[str, Any]) -> dict[str, Any]:
+    """The fields that we know, checked; null is absent, and what we do not know is dropped."""
+    given = _object(value, "proof", "an object")
+    proof: dict[str, Any] = {}
+    for name in _PROOF_TEXTS:
+        text = given.get(name)
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise BadRow(Reason.WRONG_TYPE, f"proof.{name}", "a string")
+        if len(text) > MAX_PROOF:
+            raise BadRow(Reason.BAD_VALUE, f"proof.{name}", f"at most {MAX_PROOF} characters")
+        proof[name] = text
+    conditional = given.get("conditional")
+    if conditional is not None:
+        if not isinstance(conditional, bool):
+            raise BadRow(Reason.WRONG_TYPE, "proof.conditional", "true or false")
+        proof["conditional"] = conditional
+    return proof
+
+
+# --- tracking.mailings ---
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A mailing as its sender declares it. All of it is for analysts to read; none of it is personal."""
+
+    tenant: str
+    mailing: str
+    name: str
+    sent_at: int
+    recipients: int
+    """To how many it was sent, in the sender's word."""
+    links: dict[str, str]
+    """link id -> URL."""
+
+
+def parse_mailing(raw: bytes | None, tenants: Tenants | None) -> Declaration:
+    """Read a message of tracking.mailings. Without `tenants`, any tenant is taken.
+
+    Raises BadRow and nothing else. `sent_at` may be ahead (a mailing is declared before it is sent), in the years 2000
+    to 2199. No name, id or URL may carry an address, in a path or a query either: analysts read them.
+    """
+    record = read_object(raw)
+    if tenants is None:
+        tenant = check_id(_needed(record, "tenant"), "tenant", MAX_TENANT)
+    else:
+        tenant, _ = _tenant(record, tenants)
+    mailing = check_id(_needed(record, "mailing"), "mailing", MAX_MAILING)
+    name = _needed(record, "name")
+    if not isinstance(name, str):
+        raise BadRow(Reason.WRONG_TYPE, "name", "a string")
+    if not 1 <= len(name) <= MAX_NAME or _CONTROL.search(name) or _ADDRESS.search(name):
+        raise BadRow(Reason.BAD_VALUE, "name", f"1 to {MAX_NAME} characters, no control characters, no address")
+    sent_at = parse_time(_needed(record, "sent_at"), "sent_at", None)
+    if not YEAR_2000_MS <= sent_at < YEAR_2200_MS:
+        raise BadRow(Reason.BAD_TIME, "sent_at", "a time in the years 2000 to 2199")
+    recipients = _needed(record, "recipients")
+    if not isinstance(recipients, int) or isinstance(recipients, bool):
+        raise BadRow(Reason.WRONG_TYPE, "recipients", "an integer")
+    if not 0 <= recipients <= MAX_RECIPIENTS:
+        raise BadRow(Reason.BAD_VALUE, "recipients", f"0 to {MAX_RECIPIENTS}")
+    return Declaration(tenant, mailing, name, sent_at, recipients, _links(record.get("links")))
+
+
+def _links(value: object) -> dict[str, str]:
+    if value is None:
+        return {}
+    links = _object(value, "links", "a URL for each link id")
+    if len(links) > MAX_LINKS:
+        raise BadRow(Reason.BAD_VALUE, "links", f"at most {MAX_LINKS} links")
+    for link, url in links.items():
+        if check_id(link, "links", MAX_LINK) == "other":
+            raise BadRow(Reason.BAD_VALUE, "links", "any id but other, which is for what nobody declared")
+        _check_url(url)
+    return dict(links)
+
+
+def _check_url(url: object) -> None:
+    if not isinstance(url, str):
+        raise BadRow(Reason.WRONG_TYPE, "links", "a URL for each link id")
+    expected = f"an http or https URL of at most {MAX_URL} characters, without user and address"
+    if len(url) > MAX_URL or _CONTROL.search(url) or " " in url or _ADDRESS.search(url):
+        raise BadRow(Reason.BAD_VALUE, "links", expected)
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
+        good = good and (parts.port is None or parts.port > 0)  # `port` raises ValueError for what is no number
+    except ValueError:
+        good = False
+    if not good:
+        raise BadRow(Reason.BAD_VALUE, "links", expected)
+
+
+# --- tracking.changes ---
+
+Salts = dict[str, dict[str, bytes]]
+Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A preference that intake accepted, with what it drew for it. `repr` shows neither recipient, salts nor proof."""
+
+    preference_id: str
+    """The coordinates it came from: topic:partition:offset."""
+    tenant: str
+    recipient: str = field(repr=False)
+    decided_at: int
+    modes: Modes | None
+    everything: Mode | None
+    salts: Salts = field(repr=False)
+    """purpose -> kind -> 16 random bytes, for every mode above anonymous that is asked for."""
+    key_version: int
+    """The version of the tenant's root key for pseudonyms under these salts."""
+    proof: dict[str, Any] | None = field(repr=False)
+
+
+class _ChangeWire(msgspec.Struct):
+    """A change as it stands on the topic. `purposes` and `mode` are as in a preference."""
+
+    type: Literal["preference"]
+    preference_id: str
+    tenant: str
+    recipient: str
+    decided_at: int
+    purposes: Literal["*"] | dict[str, dict[Literal["open", "click"], str]]
+    key_version: Annotated[int, msgspec.Meta(ge=1)]
+    mode: str | None = None
+    salts: dict[str, dict[str, Bytes16]] = {}
+    proof: dict[str, str | bool] | None = None
+
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+_change_decoder = msgspec.json.Decoder(_ChangeWire)
+_type_decoder = msgspec.json.Decoder(_Typed)
+_NOT_READ = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def encode_change(change: Change) -> bytes:
+    """The message on tracking.changes. Raises ValueError when it says neither or both of `modes` and `everything`."""
+    if (change.modes is None) == (change.everything is None):
+        raise ValueError("a change has either modes or one mode for everything")
+    return msgspec.json.encode(
+        {
+            "type": "preference",
+            "preference_id": change.preference_id,
+            "tenant": change.tenant,
+            "recipient": change.recipient,
+            "decided_at": change.decided_at,
+            "purposes": "*"
+            if change.modes is None
+            else {
+                purpose: {kind: mode.word for kind, mode in kinds.items()} for purpose, kinds in change.modes.items()
+            },
+            "mode": change.everything.word if change.everything is not None else None,
+            "salts": change.salts,
+            "key_version": change.key_version,
+            "proof": change.proof,
+        }
+    )
+
+
+def parse_change(raw: bytes | None) -> Change:
+    """Read a message of tracking.changes. Raises BadRow and nothing else: `bad_value` for another type of change."""
+    if raw is None:
+        raise BadRow(Reason.TOMBSTONE, None, "a value")
+    try:
+        wire = _change_decoder.decode(raw)
+    except _NOT_READ:
+        _refuse_change(raw)
+    modes = everything = None
+    if wire.purposes == "*":
+        everything = _mode(wire.mode, "mode")
+        if everything > Mode.ANONYMOUS:
+            raise BadRow(Reason.BAD_VALUE, "mode", "off or anonymous for all purposes at once")
+    else:
+        modes = {
+            purpose: {str(kind): _mode(mode, "purposes") for kind, mode in kinds.items()}
+            for purpose, kinds in wire.purposes.items()
+        }
+        for purpose, of_purpose in modes.items():
+            for kind, mode in of_purpose.items():
+                if mode > Mode.ANONYMOUS and kind not in wire.salts.get(purpose, {}):
+                    raise BadRow(Reason.MISSING_FIELD, "salts", "a salt for each mode above anonymous")
+    return Change(
+        wire.preference_id,
+        wire.tenant,
+        wire.recipient,
+        wire.decided_at,
+        modes,
+        everything,
+        wire.salts,
+        wire.key_version,
+        wire.proof,
+    )
+
+
+def _refuse_change(raw: bytes) -> NoReturn:
+    try:
+        kind = _type_decoder.decode(raw).type
+    except msgspec.ValidationError:
+        raise BadRow(Reason.WRONG_TYPE, "type", "an object with a type") from None
+    except _NOT_READ:
+        raise BadRow(Reason.NOT_JSON, None, "one JSON object") from None
+    if kind != "preference":
+        raise BadRow(Reason.BAD_VALUE, "type", "preference") from None
+    raise BadRow(Reason.WRONG_TYPE, None, "a change as intake writes it") from None
+
+
+# --- tracking.state ---
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientState:
+    """All that a recipient has decided, and the change that it stands on. What is not in it is the default."""
+
+    version: tuple[int, int]
+    """(incarnation, offset of the newest change in it). Higher is newer."""
+    purposes: dict[str, dict[str, Consent]]
+    """purpose -> kind -> consent. One that looks like the default stays: its `decided_at` refuses older decisions."""
+
+
+class _SaltWire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    level: Annotated[int, msgspec.Meta(ge=2, le=3)]
+    since: int
+    value: Bytes16
+    key_version: int
+
+
+class _ConsentWire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    mode: Annotated[int, msgspec.Meta(ge=0, le=3)]
+    since: Since
+    decided_at: int
+    salts: tuple[_SaltWire, ...]
+
+
+class _StateWire(msgspec.Struct, forbid_unknown_fields=True):
+    version: tuple[int, int]
+    purposes: dict[str, dict[str, _ConsentWire]]
+
+
+_state_decoder = msgspec.json.Decoder(_StateWire)
+_MODES = tuple(Mode)
+_BEGIN = b'{"version":['
+
+
+def encode_state(state: RecipientState) -> bytes:
+    """The value on tracking.state: `{"version":[INCARNATION,OFFSET],"purposes":{PURPOSE:{KIND:CONSENT}}}`.
+
+    A consent is `[mode, [since anonymous, pseudonymous, personal], decided_at, [[level, since, salt, key version]]]`
+    with modes and levels as 0 to 3 and salts in base64. Raises ValueError for a version below zero.
+    """
+    if min(state.version) < 0:
+        raise ValueError("a state that is written stands on a change")
+    purposes = {
+        purpose: {
+            kind: (
+                int(consent.mode),
+                consent.since,
+                consent.decided_at,
+                [(int(salt.level), salt.since, salt.value, salt.key_version) for salt in consent.salts],
+            )
+            for kind, consent in kinds.items()
+        }
+        for purpose, kinds in state.purposes.items()
+    }
+    return msgspec.json.encode({"version": state.version, "purposes": purposes})
+
+
+def state_version(raw: bytes) -> tuple[int, int]:
+    """The version of an encoded state, without reading the rest of it. Raises BadRow when it does not begin with one.
+
+    A caller may NOT assume that the rest can be read.
+    """
+    if raw.startswith(_BEGIN) and (end := raw.find(b"]", 12, 64)) > 0:
+        incarnation, _, offset = raw[12:end].partition(b",")
+        if incarnation.isdigit() and offset.isdigit():
+            return int(incarnation), int(offset)
+    raise BadRow(Reason.BAD_VALUE, "version", "a state as a worker writes it")
+
+
+def decode_state(raw: bytes) -> RecipientState:
+    """Read a value of tracking.state. Raises BadRow and nothing else; a tombstone is for the caller to meet."""
+    try:
+        wire = _state_decoder.decode(raw)
+    except _NOT_READ:
+        raise BadRow(Reason.BAD_VALUE, None, "a state as a worker writes it") from None
+    purposes = {
+        purpose: {kind: _consent(consent) for kind, consent in kinds.items()}
+        for purpose, kinds in wire.purposes.items()
+    }
+    return RecipientState(wire.version, purposes)
+
+
+def _consent(wire: _ConsentWire) -> Consent:
+    salts = tuple([Salt(_MODES[salt.level], salt.since, salt.value, salt.key_version) for salt in wire.salts])
+    return Consent(_MODES[wire.mode], wire.since, wire.decided_at, salts)
+
+
+# --- tracking.receipts ---
+
+
+def encode_receipt(
+    preference_id: str,
+    kind: str,
+    tenant: str,
+    completed_at: int,
+    removed: Mapping[str, int],
+    gone_by: int,
+    disclosed_to: Iterable[str] = (),
+) -> bytes:
+    """The confirmation of a withdrawal. `removed` counts what went (`rows`, `mappings`); times go out as RFC 3339.
+
+    `gone_by` is when the bytes have left the stores' disks. It names no recipient: whoever sent the preference knows.
+    """
+    return orjson.dumps(
+        {
+            "preference_id": preference_id,
+            "kind": kind,
+            "tenant": tenant,
+            "completed_at": format_time(completed_at),
+            "removed": dict(removed),
+            "gone_by": format_time(gone_by),
+            "disclosed_to": list(disclosed_to),
+        }
+    )
