@@ -254,14 +254,15 @@ class EventsWork:
         persons, times = frame["person"].to_numpy(), frame["occurred_ms"].to_numpy()
         allowed = self._all_allowed(frame, people, tenants)
         at = persons.astype(np.int64) * 2 + (frame["kind"] == "click").to_numpy()
-        counted = times >= _filled(allowed[PRIMARY], len(people), "counts_from", ALWAYS)[at]
+        limits = {purpose: _Limits(of_purpose, len(people)) for purpose, of_purpose in allowed.items()}
+        counted = times >= limits[PRIMARY].counts_from[at]
         columns = self._columns(claim, frame, people, tenants)
         ids = {"event_hash": hashes, "hour": hours.astype(np.uint32)}
 
         tables: list[pa.Table] = []
-        for purpose, of_purpose in allowed.items():
-            pseudonyms, versions = _pseudonyms(of_purpose, len(people), at, times)
-            is_row = pseudonyms.any(axis=1)
+        for purpose, of_purpose in limits.items():
+            pseudonyms, versions = of_purpose.pseudonyms(at, times)
+            is_row = (pseudonyms != 0).any(axis=1)
             own = {
                 "pseudonym": pseudonyms,
                 "key_version": versions,
@@ -396,28 +397,38 @@ def _flaw(reason: Reason | None) -> BadRow:
     return BadRow(Reason.BAD_RECIPIENT, "recipient", "an address or an id")
 
 
-def _filled(of_purpose: Mapping[int, Allowed], people: int, field: str, default: int) -> Array:
-    """One field of what is allowed as a column over 2 * person + kind."""
-    column = np.full(2 * people, default, np.int64)
-    for index, allowed in of_purpose.items():
-        column[index] = getattr(allowed, field)
-    return column
+class _Limits:
+    """What one purpose allows, as columns over 2 * person + kind; where nothing is named, the default."""
 
+    def __init__(self, of_purpose: Mapping[int, Allowed], people: int) -> None:
+        at, allowed = np.fromiter(of_purpose, np.int64, len(of_purpose)), list(of_purpose.values())
+        numbers = np.array([(a[0], a[1], a[4], a[3], a[6]) for a in allowed], np.int64).reshape(-1, 5)
 
-def _pseudonyms(of_purpose: Mapping[int, Allowed], people: int, at: Array, times: Array) -> tuple[Array, Array]:
-    """The pseudonym (two 64-bit halves; zeros: none) and key version of every event."""
-    if not of_purpose:
-        return np.zeros((len(at), 2), np.uint64), np.zeros(len(at), np.uint16)
-    halves, versions = np.zeros((len(at), 2), np.uint64), np.zeros(len(at), np.uint16)
-    for stretch in ("early", "late"):  # the later stretch wins
-        values, of_key = np.zeros((2 * people, 2), np.uint64), np.zeros(2 * people, np.uint16)
-        for index, allowed in of_purpose.items():
-            values[index] = np.frombuffer(getattr(allowed, stretch), np.uint64)
-            of_key[index] = getattr(allowed, f"{stretch}_version")
-        holds = times >= _filled(of_purpose, people, f"{stretch}_from", NEVER)[at]
-        halves = np.where(holds[:, None], values[at], halves)
-        versions = np.where(holds, of_key[at], versions)
-    return halves, versions
+        def spread(column: Array, default: int, kind: Any) -> Array:
+            result = np.full((2 * people, *column.shape[1:]), default, kind)
+            result[at] = column
+            return result
+
+        self.counts_from = spread(numbers[:, 0], ALWAYS, np.int64)
+        self._stretches = [
+            (
+                spread(numbers[:, 1 + late], NEVER, np.int64),
+                spread(
+                    np.frombuffer(b"".join([a[2 + 3 * late] for a in allowed]), np.uint64).reshape(-1, 2), 0, np.uint64
+                ),
+                spread(numbers[:, 3 + late], 0, np.uint16),
+            )
+            for late in (0, 1)
+        ]
+
+    def pseudonyms(self, at: Array, times: Array) -> tuple[Array, Array]:
+        """The pseudonym (two 64-bit halves; zeros: none) and key version of every event; the later stretch wins."""
+        halves, versions = np.zeros((len(at), 2), np.uint64), np.zeros(len(at), np.uint16)
+        for begins, of_stretch, of_key in self._stretches:
+            holds = times >= begins[at]
+            if holds.any():
+                halves[holds], versions[holds] = of_stretch[at[holds]], of_key[at[holds]]
+        return halves, versions
 
 
 def _expires(

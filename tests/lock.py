@@ -1,0 +1,241 @@
+"""A whole lock for tests: the embedded stack, the commands as processes, and a plain reading of what came out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from deploy.embedded.stack import Stack
+from streams import settings as settings_module
+from streams.demo.send import send
+from streams.partitioner import message_key
+from streams.stores import Role, Store, connect
+from streams.totals import Total, totals
+
+TENANTS = """
+[acme.purposes.engagement]
+ceiling = "personal"
+[acme.purposes.advice]
+ceiling = "pseudonymous"
+[beta]
+local_part = "lower"
+"""
+PROOF = {"source": "double-opt-in form", "text_version": "2026-05", "evidence": "mail 4711"}
+Message = tuple[str, bytes, bytes]
+
+
+def iso(ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms / 1000)) + f".{ms % 1000:03d}Z"
+
+
+def now_ms() -> int:
+    """Now, in epoch milliseconds."""
+    return int(time.time() * 1000)
+
+
+def key(tenant: str, recipient: str) -> bytes:
+    """The key of a message about a recipient (already canonical)."""
+    return message_key(tenant, recipient)
+
+
+def event(tenant: str, recipient: str, **fields: Any) -> Message:
+    """An event; `recipient` has to be canonical unless `key` is given."""
+    of_key = fields.pop("key", None)
+    value = {
+        "event_id": os.urandom(8).hex(),
+        "kind": "open",
+        "tenant": tenant,
+        "mailing": "m1",
+        "recipient": recipient,
+        "occurred_at": iso(now_ms() - 1000),
+        **fields,
+    }
+    return "tracking.events", of_key or key(tenant, recipient), json.dumps(value, ensure_ascii=False).encode()
+
+
+def preference(tenant: str, recipient: str, purposes: Any, decided_at: int | None = None, **fields: Any) -> Message:
+    """A preference; proof is added unless it only lowers everything."""
+    value = {"tenant": tenant, "recipient": recipient, "decided_at": iso(decided_at or now_ms()), "purposes": purposes}
+    if purposes != "*":
+        value["proof"] = PROOF
+    return "tracking.preferences", key(tenant, recipient), json.dumps({**value, **fields}).encode()
+
+
+def mailing(tenant: str, name: str, links: dict[str, str], sent_at: int | None = None) -> Message:
+    """The declaration of a mailing."""
+    value = {
+        "tenant": tenant,
+        "mailing": name,
+        "name": name,
+        "sent_at": iso(sent_at or now_ms() - 3_600_000),
+        "recipients": 1000,
+        "links": links,
+    }
+    return "tracking.mailings", f"{tenant}\x1f{name}".encode(), json.dumps(value).encode()
+
+
+class WorkerProcess:
+    """One `schleuse worker`, and what it printed."""
+
+    def __init__(self, lock: Lock, number: int) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.log = lock.stack.directory / "logs" / f"worker-{number}.log"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "streams.cli", "--config", str(lock.stack.settings_file), "worker"],
+            stdout=self.log.open("wb"),
+            stderr=subprocess.STDOUT,
+            env={**lock.environment, "SCHLEUSE_HTTP_PORT": str(self.port)},
+        )
+
+    def get(self, path: str) -> bytes:
+        """What the worker's web server answers."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            body: bytes = answer.read()
+            return body
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(40)
+
+    def text(self) -> str:
+        """Everything it printed."""
+        return self.log.read_text("utf-8", "replace")
+
+
+class Lock:
+    """A stack with topics, tables and tenants, and any number of workers. Use as a context manager."""
+
+    def __init__(self, stack: Stack, tenants: str = TENANTS, partitions: int = 4) -> None:
+        self.stack, self.partitions = stack, partitions
+        self.environment = {
+            **os.environ,
+            "SCHLEUSE_PARTITIONS": str(partitions),
+            "SCHLEUSE_SESSION_TIMEOUT_SECONDS": "6",
+        }
+        (stack.directory / "tenants.toml").write_text(tenants)
+        self.workers: list[WorkerProcess] = []
+        self.sent: dict[str, int] = {}
+
+    def __enter__(self) -> Lock:
+        self.run("topics")
+        self.run("migrate")
+        self.run("tenants", "apply", "--yes")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.kill()
+                worker.process.wait(10)
+
+    def run(self, *command: str, check: bool = True, given: bytes | None = None) -> subprocess.CompletedProcess[str]:
+        """One schleuse command as a process of its own."""
+        done = subprocess.run(
+            [sys.executable, "-m", "streams.cli", "--config", str(self.stack.settings_file), *command],
+            input=given.decode() if given is not None else None,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=120,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done
+
+    def worker(self) -> WorkerProcess:
+        """Start one more worker."""
+        started = WorkerProcess(self, len(self.workers))
+        self.workers.append(started)
+        return started
+
+    @property
+    def settings(self) -> settings_module.Settings:
+        """The settings that the commands have."""
+        return settings_module.load(self.stack.settings_file)
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Send, and wait until the broker has them."""
+        messages = list(messages)
+        for topic, *_ in messages:
+            self.sent[topic] = self.sent.get(topic, 0) + 1
+        asyncio.run(send(self.stack.broker_address, self.partitions, messages))
+
+    def status(self) -> dict[str, Any]:
+        """What `schleuse status` says."""
+        from streams.status import status
+
+        return status(self.settings)
+
+    def settle(self, received: int | None = None, changes: int | None = None, seconds: float = 60) -> dict[str, Any]:
+        """Wait until all events sent so far (or `received`) and so many changes have been carried out."""
+        want = self.sent.get("tracking.events", 0) if received is None else received
+
+        def there() -> dict[str, Any] | None:
+            said = self.status()
+            carried = sum(line["next_change"] for line in said["partitions"])
+            return said if said["received"] >= want and (changes is None or carried >= changes) else None
+
+        return self.until(there, seconds, "events or changes to be carried out")
+
+    def until(self, there: Callable[[], Any], seconds: float = 60, what: str = "it") -> Any:
+        """Wait for something to be true; fails with what the workers printed last."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            found = there()
+            if found:
+                return found
+            time.sleep(0.1)
+        last = "\n".join(worker.text()[-3000:] for worker in self.workers)
+        raise AssertionError(f"waited {seconds} s for {what}: {self.status()}\n{last}")
+
+    def totals(self) -> dict[tuple[Any, ...], tuple[int, int]]:
+        """(tenant, mailing, kind, link, actor) -> (events, recipients)."""
+        lines: list[Total] = totals(connect(self.settings, Store.ANALYTICS, Role.OPERATOR))
+        return {tuple(line[:5]): (line.events, line.recipients) for line in lines}
+
+    def rows(self, store: Store, sql: str, role: Role = Role.RIGHTS) -> Sequence[Sequence[Any]]:
+        """A SELECT under a role."""
+        client = connect(self.settings, store, role)
+        try:
+            return client.rows("a test reading", sql)
+        finally:
+            client.close()
+
+    def consume(self, topic: str) -> list[Any]:
+        """All records of a topic, from its beginning."""
+        from kafka import KafkaConsumer, TopicPartition
+
+        consumer = KafkaConsumer(bootstrap_servers=self.stack.broker_address, enable_auto_commit=False)
+        try:
+            partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
+            consumer.assign(partitions)
+            consumer.seek_to_beginning(*partitions)
+            records: list[Any] = []
+            quiet = 0
+            while quiet < 3:
+                got = consumer.poll(timeout_ms=300)
+                quiet = 0 if got else quiet + 1
+                for run in got.values():
+                    records += run
+            return records
+        finally:
+            consumer.close()
+
+
+def shown(directory: Path) -> str:
+    """Everything that any process of the stack printed."""
+    return "\n".join(path.read_text("utf-8", "replace") for path in sorted((directory / "logs").glob("*")))
