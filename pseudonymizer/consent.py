@@ -8,13 +8,15 @@ behaviour cannot be joined; a step down to below pseudonymous drops all of them,
 those whose pseudonyms were seen beside a name. What was dropped is named by the step, for its rows to be removed; who
 holds the consent afterwards can compute none of those pseudonyms.
 
-Pure: times are arguments, in epoch milliseconds; salts are drawn elsewhere.
+Pure: times are arguments, in epoch milliseconds; salts are drawn elsewhere. Salt and Consent are named tuples because
+one of each is made for every recipient that a batch meets (0.2 µs against 1 for a frozen dataclass).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 ALWAYS = -(2**63)
 """A time before every event: the default mode always held."""
@@ -62,25 +64,26 @@ class Effect(StrEnum):
     """Older than what is known, or of the same time and higher."""
 
 
-@dataclass(frozen=True, slots=True)
-class Salt:
+class Salt(NamedTuple):
     """A consent salt. `repr` does not show its value."""
 
     level: Mode
     """pseudonymous or personal; personal: a mapping puts its pseudonym beside a name."""
     since: int
-    value: bytes = field(repr=False)
+    value: bytes
     """16 random bytes."""
     key_version: int
     """The version of the tenant's root key under which its pseudonym is computed."""
 
-    def __post_init__(self) -> None:
-        if len(self.value) != SALT_BYTES or self.level < Mode.PSEUDONYMOUS:
-            raise ValueError(f"a salt has {SALT_BYTES} bytes and the level pseudonymous or personal")
+    def __repr__(self) -> str:
+        return f"Salt({self.level.word}, since={self.since}, key_version={self.key_version})"
+
+    def is_sound(self) -> bool:
+        """Whether it is what `apply` makes: 16 bytes, at a level that has rows."""
+        return len(self.value) == SALT_BYTES and self.level >= Mode.PSEUDONYMOUS
 
 
-@dataclass(frozen=True, slots=True)
-class Consent:
+class Consent(NamedTuple):
     """What holds for one recipient, purpose and kind after the newest decision."""
 
     mode: Mode
@@ -125,7 +128,7 @@ def apply(known: Consent, mode: Mode, decided_at: int, salt: bytes | None, key_v
     if mode == known.mode:
         if decided_at == known.decided_at:
             return Step(known, Effect.UNCHANGED)
-        return Step(replace(known, decided_at=decided_at), Effect.CONFIRMED)
+        return Step(known._replace(decided_at=decided_at), Effect.CONFIRMED)
     if mode > known.mode:
         return _raised(known, mode, decided_at, salt, key_version, ceiling)
     return _lowered(known, mode, decided_at, salt, key_version, ceiling)
@@ -156,6 +159,6 @@ def _lowered(known: Consent, mode: Mode, decided_at: int, salt: bytes | None, ke
 def _salt(level: Mode, since: int, value: bytes | None, key_version: int) -> tuple[Salt, ...]:
     if level < Mode.PSEUDONYMOUS:
         return ()
-    if value is None:
-        raise ValueError("a consent of this level needs a new salt")
+    if value is None or len(value) != SALT_BYTES:
+        raise ValueError(f"a consent of this level needs a new salt of {SALT_BYTES} bytes")
     return (Salt(level, since, value, key_version),)

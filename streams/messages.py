@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 import orjson
 
-from pseudonymizer.consent import Consent, Mode, Salt, Since
+from pseudonymizer.consent import Consent, Mode
 from pseudonymizer.recipients import BadRecipient, canonical
 from streams.errors import BadRow, Reason
 from streams.strict_json import read_object
@@ -487,27 +487,12 @@ class RecipientState:
     """purpose -> kind -> consent. One that looks like the default stays: its `decided_at` refuses older decisions."""
 
 
-class _SaltWire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    level: Annotated[int, msgspec.Meta(ge=2, le=3)]
-    since: int
-    value: Bytes16
-    key_version: int
-
-
-class _ConsentWire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    mode: Annotated[int, msgspec.Meta(ge=0, le=3)]
-    since: Since
-    decided_at: int
-    salts: tuple[_SaltWire, ...]
-
-
 class _StateWire(msgspec.Struct, forbid_unknown_fields=True):
     version: tuple[int, int]
-    purposes: dict[str, dict[str, _ConsentWire]]
+    purposes: dict[str, dict[str, Consent]]
 
 
 _state_decoder = msgspec.json.Decoder(_StateWire)
-_MODES = tuple(Mode)
 _BEGIN = b'{"version":['
 
 
@@ -519,19 +504,7 @@ def encode_state(state: RecipientState) -> bytes:
     """
     if min(state.version) < 0:
         raise ValueError("a state that is written stands on a change")
-    purposes = {
-        purpose: {
-            kind: (
-                int(consent.mode),
-                consent.since,
-                consent.decided_at,
-                [(int(salt.level), salt.since, salt.value, salt.key_version) for salt in consent.salts],
-            )
-            for kind, consent in kinds.items()
-        }
-        for purpose, kinds in state.purposes.items()
-    }
-    return msgspec.json.encode({"version": state.version, "purposes": purposes})
+    return msgspec.json.encode({"version": state.version, "purposes": state.purposes})
 
 
 def state_version(raw: bytes) -> tuple[int, int]:
@@ -552,16 +525,12 @@ def decode_state(raw: bytes) -> RecipientState:
         wire = _state_decoder.decode(raw)
     except _NOT_READ:
         raise BadRow(Reason.BAD_VALUE, None, "a state as a worker writes it") from None
-    purposes = {
-        purpose: {kind: _consent(consent) for kind, consent in kinds.items()}
-        for purpose, kinds in wire.purposes.items()
-    }
-    return RecipientState(wire.version, purposes)
-
-
-def _consent(wire: _ConsentWire) -> Consent:
-    salts = tuple([Salt(_MODES[salt.level], salt.since, salt.value, salt.key_version) for salt in wire.salts])
-    return Consent(_MODES[wire.mode], wire.since, wire.decided_at, salts)
+    for kinds in wire.purposes.values():
+        for consent in kinds.values():
+            for salt in consent.salts:
+                if not salt.is_sound():
+                    raise BadRow(Reason.BAD_VALUE, None, "a state as a worker writes it")
+    return RecipientState(wire.version, wire.purposes)
 
 
 # --- tracking.receipts ---
