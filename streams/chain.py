@@ -97,9 +97,9 @@ SELECT toUnixTimestamp64Milli(now64(3)), (SELECT argMax(hash, at) FROM settings)
 _TAKE = """
 INSERT INTO claims (incarnation, partition, number, kind, first, last, next_event, next_change, rules, mailings,
     settings, worker, deadline)
-VALUES ({incarnation:UInt32}, {partition:UInt16}, {number:UInt64}, {kind:String}, {first:UInt64}, {last:UInt64},
+SELECT {incarnation:UInt32}, {partition:UInt16}, {number:UInt64}, {kind:String}, {first:UInt64}, {last:UInt64},
     {next_event:UInt64}, {next_change:UInt64}, {rules:UInt16}, {mailings:UInt64}, {settings:String}, {worker:String},
-    fromUnixTimestamp64Milli({deadline:Int64}))
+    fromUnixTimestamp64Milli({deadline:Int64})
 """
 
 

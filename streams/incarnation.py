@@ -39,7 +39,7 @@ def current(analytics: StoreClient, ids: tuple[str, str, str]) -> Incarnation:
         analytics.do(
             "beginning an incarnation",
             "INSERT INTO incarnations (number, events_id, changes_id, state_id) "
-            "VALUES ({number:UInt32}, {events:String}, {changes:String}, {state:String})",
+            "SELECT {number:UInt32}, {events:String}, {changes:String}, {state:String}",
             names,
             token=f"incarnation:{number}",
         )
