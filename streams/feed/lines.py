@@ -20,8 +20,13 @@ def bodies(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     number = 0
     while line := stream.readline(_LONGEST):
         number += 1
-        rest = line
-        while len(rest) > 1 and not rest.endswith(b"\n"):
-            rest = stream.readline(_PIECE)
-        if body := line.strip(b" \t\r\n"):
+        if len(line) == _LONGEST and not line.endswith(b"\n"):
+            _skip_line(stream)
+            yield number, line
+        elif body := line.strip(b" \t\r\n"):
             yield number, body
+
+
+def _skip_line(stream: BinaryIO) -> None:
+    while (piece := stream.readline(_PIECE)) and not piece.endswith(b"\n"):
+        pass
