@@ -25,7 +25,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from streams.errors import BadRow, Reason
-from streams.messages import check_id, parse_time
+from streams.messages import AHEAD_MS, BACK_MS, check_id, parse_time
 from streams.strict_json import MAX_BYTES, MAX_DEPTH, read_object
 
 Ints = NDArray[np.int64]
@@ -33,8 +33,6 @@ Bools = NDArray[np.bool_]
 
 BLOCK = 4_000  # records at a time while they are objects: they stay in the processor's cache (1.5 against 1.9 µs)
 MAX_EVENT_ID, MAX_TENANT, MAX_MAILING, MAX_RECIPIENT = 64, 64, 128, 320
-MAX_DIGITS = 4_300  # Python refuses longer integers, orjson need not: a record below that length has none
-WINDOW_MS = 399 * 86_400_000  # well inside the window of parse_time
 MAX_LINK, MAX_URL, MAX_USER_AGENT, MAX_IP, MAX_FEED = 64, 8_192, 2_048, 64, 64
 
 
@@ -167,7 +165,6 @@ _TIME = attrgetter("occurred_at")
 _read_wire = msgspec.json.Decoder(_Wire).decode
 _NOT_READ = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)  # TypeError: a tombstone
 _CONTROL = "[\x00-\x1f\x7f-\x9f]"
-_DOUBTFUL_RECIPIENT = _CONTROL + r"|^\s"  # not wrong yet, but what is left after trimming has to be looked at
 
 
 def decode(values: Sequence[bytes | None], now_ms: int) -> Decoded:
@@ -261,8 +258,6 @@ def _nothing_hidden(raw: bytes | None, marks: int) -> bool:
     found = raw.count(b'"')
     if found == marks:
         return True
-    if len(raw) > MAX_DIGITS:
-        return False
     try:
         record = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -299,14 +294,11 @@ def _joined(texts: pl.Series) -> bytes:
 
 _NEVER_MS = -(1 << 62)
 
-# Times in the shapes that nearly every sender writes, `d` for a digit. The rest goes to parse_time one by one.
+# Times in the shapes that nearly every sender writes, by length: `d` is a digit, `s` a sign. parse_time has the rest.
 _SHAPES = {
     len(shape): shape
     for shape in (
-        "dddd-dd-ddTdd:dd:ddZ",
-        "dddd-dd-ddTdd:dd:dd.dddZ",
-        "dddd-dd-ddTdd:dd:dd+00:00",
-        "dddd-dd-ddTdd:dd:dd.ddd+00:00",
+        f"dddd-dd-ddTdd:dd:dd{fraction}{zone}" for fraction in ("", ".ddd", ".dddddd") for zone in ("Z", "sdd:dd")
     )
 }
 
@@ -315,7 +307,7 @@ def _times(times: list[str | int], now_ms: int) -> tuple[Ints, Bools, Ints, Ints
     """Epoch milliseconds, whether they are sure, and bytes and quotation marks of the member in its shortest form."""
     n = len(times)
     whole = np.zeros(n, np.bool_)
-    milliseconds = np.zeros(n, np.int64)
+    milliseconds = np.full(n, _NEVER_MS)
     try:
         texts = pl.Series(times, dtype=pl.String, strict=True)
         length = texts.str.len_bytes().to_numpy().astype(np.int64)
@@ -326,23 +318,30 @@ def _times(times: list[str | int], now_ms: int) -> tuple[Ints, Bools, Ints, Ints
         texts = pl.Series([time if type(time) is str else "" for time in times], dtype=pl.String)
         written = np.fromiter((len(str(number)) - 2 for number in numbers), np.int64, n)  # it has no quotation marks
         length = np.where(whole, written, texts.str.len_bytes().to_numpy().astype(np.int64))
-    sure = whole.copy()
     for size, shape in _SHAPES.items():
         those = np.flatnonzero((length == size) & ~whole)
         if len(those):
             chosen = texts if len(those) == n else texts.gather(those)
-            milliseconds[those], sure[those] = _parse(_joined(chosen), shape)
-    # At the edges of the window parse_time decides.
-    sure &= (milliseconds > now_ms - WINDOW_MS) & (milliseconds < now_ms)
+            milliseconds[those] = _parse(_joined(chosen), shape)
+    sure = (milliseconds >= now_ms - BACK_MS) & (milliseconds <= now_ms + AHEAD_MS)
+    for odd in np.flatnonzero(~sure).tolist():
+        try:
+            milliseconds[odd] = parse_time(times[odd], "occurred_at", now_ms)
+            sure[odd] = True
+        except BadRow:  # the plain reader will say so
+            pass
     return milliseconds, sure, length + len("occurred_at") + 6, 4 - 2 * whole.astype(np.int64)
 
 
-def _parse(text: bytes, shape: str) -> tuple[Ints, Bools]:
-    """Times of one shape, one behind the other -> epoch milliseconds, and which are times at all (others are 0)."""
+def _parse(text: bytes, shape: str) -> Ints:
+    """Times of one shape, one behind the other, as epoch milliseconds; _NEVER_MS for what is not one."""
     table = np.ascontiguousarray(np.frombuffer(text, np.uint8).reshape(-1, len(shape)).T)
     ok = np.ones(table.shape[1], np.bool_)
     for i, char in enumerate(shape):
-        ok &= table[i] - np.uint8(48) <= 9 if char == "d" else table[i] == ord(char)  # below "0" wraps round
+        if char == "d":
+            ok &= table[i] - np.uint8(48) <= 9  # below "0" wraps round
+        else:
+            ok &= (table[i] == ord("+")) | (table[i] == ord("-")) if char == "s" else table[i] == ord(char)
 
     def number(first: int, last: int) -> Ints:
         value = np.zeros(len(ok), np.int64)
@@ -356,6 +355,12 @@ def _parse(text: bytes, shape: str) -> tuple[Ints, Bools]:
     months = (year * 12 + month - 1 - 1970 * 12).astype("datetime64[M]")
     first_day = months.astype("datetime64[D]").astype(np.int64)
     ok &= day <= (months + 1).astype("datetime64[D]").astype(np.int64) - first_day
-    thousandths = number(20, 22) if shape[19] == "." else np.int64(0)
-    seconds = ((first_day + day - 1) * 24 + hour) * 3_600 + minute * 60 + second
-    return np.where(ok, seconds * 1_000 + thousandths, 0), ok
+    minutes = ((first_day + day - 1) * 24 + hour) * 60 + minute
+    if not shape.endswith("Z"):
+        zone_hours, zone_minutes = number(len(shape) - 5, len(shape) - 4), number(len(shape) - 2, len(shape) - 1)
+        ok &= (zone_hours <= 23) & (zone_minutes <= 59)
+        minutes -= np.where(table[-6] == ord("-"), -1, 1) * (zone_hours * 60 + zone_minutes)
+    milliseconds = (minutes * 60 + second) * 1_000
+    if "." in shape:
+        milliseconds += number(20, 22)  # what is finer is cut off
+    return np.where(ok, milliseconds, _NEVER_MS)
