@@ -39,6 +39,9 @@ class Message(NamedTuple):
     key: bytes
     value: bytes
 
+    def __repr__(self) -> str:
+        return f"Message({self.topic})"
+
 
 @dataclass(frozen=True, slots=True)
 class Truth:
