@@ -176,6 +176,8 @@ class Stack:
             "keyring_kek": str(self.directory / "kek" / "kek"),
             "tenants": str(self.directory / "tenants.toml"),
         }
+        if self.broker == "tansu":
+            settings["session_timeout_seconds"] = 6  # a worker's first join takes half of it there
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         _write_private(self.settings_file, "# Written by schleuse stack.\n" + "\n".join(lines) + "\n")
 

@@ -1,0 +1,1 @@
+"""Making what `docker-compose.yml` needs before its first start."""

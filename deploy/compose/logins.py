@@ -1,0 +1,51 @@
+"""`python -m deploy.compose.logins`: the logins of both stores, once, into the volumes of `docker-compose.yml`.
+
+    /logins/identity/users.xml     read by the identity store: hashes and grants, no password
+    /logins/analytics/users.xml    read by the analytics store
+    /credentials/worker            the worker's two passwords
+    /credentials/admin             all the others: migrations, operator, analyst, rights
+
+What exists is kept, so this may run before every start. `users.xml` is written anew: the table of grants may have
+changed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from deploy.clickhouse.grants import Role, Store, users_xml
+from deploy.embedded import credentials
+
+CLICKHOUSE_UID: Final = 101  # of the official image
+SCHLEUSE_UID: Final = 10001  # of the Dockerfile beside this file
+
+
+def write(root: Path, clickhouse_uid: int = CLICKHOUSE_UID, schleuse_uid: int = SCHLEUSE_UID) -> None:
+    """Write everything under `root`, each file for its one reader."""
+    admin, worker = root / "credentials" / "admin", root / "credentials" / "worker"
+    for store in Store:
+        digests = credentials.ensure(admin, store)
+        users = root / "logins" / store / "users.xml"
+        users.parent.mkdir(parents=True, exist_ok=True)
+        users.write_text(users_xml(store, digests))
+        _give(users, clickhouse_uid)
+        _give(users.parent, clickhouse_uid, 0o700)
+        worker.mkdir(parents=True, exist_ok=True)
+        name = f"{store}-{Role.WORKER}"
+        shutil.copyfile(admin / name, worker / name)
+    for folder in (admin, worker):
+        for file in folder.iterdir():
+            _give(file, schleuse_uid)
+        _give(folder, schleuse_uid, 0o700)
+
+
+def _give(path: Path, uid: int, mode: int = 0o600) -> None:
+    path.chmod(mode)
+    os.chown(path, uid, uid)
+
+
+if __name__ == "__main__":
+    write(Path("/"))

@@ -1,0 +1,104 @@
+"""docker-compose.yml without a Docker engine: what a reader would check by hand, and Docker's own check if it is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.compose import logins
+from deploy.embedded import logins as read_logins
+from streams.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def volumes(service: str) -> dict[str, str]:
+    """Named volumes of a service: name -> mode."""
+    found = {}
+    for line in SERVICES[service].get("volumes", []):
+        name, _, *mode = line.split(":")
+        if not name.startswith("."):
+            found[name] = mode[0] if mode else "rw"
+    return found
+
+
+def networks(service: str) -> set[str]:
+    if SERVICES[service].get("network_mode") == "none":
+        return set()
+    return set(SERVICES[service].get("networks", ["default"]))
+
+
+def test_everything_that_is_named_exists() -> None:
+    declared = set(COMPOSE["volumes"])
+    assert {name for service in SERVICES for name in volumes(service)} == declared
+    assert {name for service in SERVICES for name in networks(service)} == {*COMPOSE["networks"], "default"}
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            assert other in SERVICES
+            condition = how["condition"]
+            assert condition != "service_healthy" or "healthcheck" in SERVICES[other], (name, other)
+            assert condition != "service_completed_successfully" or "restart" not in SERVICES[other], (name, other)
+        if "build" in service:
+            assert (ROOT / service["build"]["dockerfile"]).is_file()
+            settings = set(service["environment"])
+            assert settings <= {f"SCHLEUSE_{field.name.upper()}" for field in fields(Settings)}
+        else:
+            assert re.fullmatch(r"[a-z/-]+:\d+\.\d+(\.\d+)?", service["image"]), "a tag that says its version"
+        for line in service.get("volumes", []):
+            if line.startswith("./deploy"):
+                assert (ROOT / line.split(":")[0]).is_file()
+
+
+def test_the_two_stores_share_nothing_and_only_the_worker_and_migrations_reach_both() -> None:
+    assert not set(volumes("identity")) & set(volumes("analytics"))
+    assert not networks("identity") & networks("analytics")
+    assert volumes("identity")["identity-logins"] == volumes("analytics")["analytics-logins"] == "ro"
+    assert {name for name in SERVICES if {"identity", "analytics"} <= networks(name)} == {"worker", "migrate"}
+    assert "credentials-admin" not in volumes("worker")
+    assert {name for name in SERVICES if "keys" in volumes(name)} == {"worker"}
+
+
+def test_only_kafka_is_to_be_reached_and_only_from_this_machine() -> None:
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert ports == {"kafka": ["127.0.0.1:29092:29092"]}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away, as in the container")
+def test_each_login_file_has_one_reader(tmp_path: Path) -> None:
+    logins.write(tmp_path)
+    first = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    logins.write(tmp_path)  # before every start
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
+    for path in first:
+        owner = logins.CLICKHOUSE_UID if path.name == "users.xml" else logins.SCHLEUSE_UID
+        assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_uid) == (0o600, owner)
+    worker = tmp_path / "credentials" / "worker"
+    assert sorted(path.name for path in worker.iterdir()) == ["analytics-worker", "identity-worker"]
+    known = read_logins.read(tmp_path / "logins" / "identity" / "users.xml")
+    assert known.role_for("worker", (worker / "identity-worker").read_text().strip()) == "schleuse_worker"
+    assert known.role_for("worker", (worker / "analytics-worker").read_text().strip()) is None
+    assert set(known.roles) == {"worker", "rights", "migrations"}  # nobody without a password: no `default`
+
+
+def test_docker_itself_finds_it_valid() -> None:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("no docker compose here")
+    checked = subprocess.run(
+        [docker, "compose", "-f", str(ROOT / "docker-compose.yml"), "--profile", "tools", "config", "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
