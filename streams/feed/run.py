@@ -121,7 +121,7 @@ class Run:
                     case Ignored(what):
                         tally.ignored[what] += 1
                     case Refused(why):
-                        self._refuse(Refusal(place, why.reason, why.field, why.expected))
+                        self._refuse(Refusal(place, why.reason.value, why.field, why.expected))
             self._progress(len(body) + 1)
             if sender.broken:
                 return
@@ -133,7 +133,7 @@ class Run:
         try:
             ready = record(message, self._tenants, self._now_ms())
         except BadRow as why:
-            self._refuse(Refusal(place, why.reason, why.field, why.expected))
+            self._refuse(Refusal(place, why.reason.value, why.field, why.expected))
         else:
             sender.send(ready, place)
 

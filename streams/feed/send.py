@@ -20,6 +20,8 @@ from streams.partitioner import partition_of
 
 DELIVERY_MS = 60_000
 """How long the broker may take to acknowledge a record, retries included."""
+CONNECT_MS = 10_000
+"""How long the broker may take to answer at all."""
 MAX_WAITING, MAX_WAITING_BYTES = 10_000, 64_000_000
 """How much may be on its way before `send` waits for the oldest."""
 
@@ -107,7 +109,7 @@ class Sender(Generic[Place]):
 def _partitions(servers: list[str], topics: Iterable[str]) -> dict[str, int]:
     wanted = sorted(topics)
     try:
-        admin = KafkaAdminClient(bootstrap_servers=servers, bootstrap_timeout_ms=10_000)
+        admin = KafkaAdminClient(bootstrap_servers=servers, bootstrap_timeout_ms=CONNECT_MS)
         try:
             found = admin.describe_topics(wanted)
         finally:
