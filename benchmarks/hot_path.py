@@ -1,0 +1,121 @@
+"""What an event costs in the stages that are ours: decoding, duplicates, partitioning. One core, µs an event.
+
+    python -m benchmarks.hot_path [--events 50000] [--json]
+
+Budget: decode 2.0, duplicates 1.2 with hashing, partition 0.3 for each distinct key. CPU time, the best of some runs,
+since what else the machine does only ever adds. Ratios in one run are worth more than figures across machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+os.environ.setdefault("POLARS_MAX_THREADS", "1")  # one core: read when polars is imported
+
+import numpy as np  # after the setting above
+
+from pseudonymizer.pseudonyms import event_hashes
+from streams.decode import decode, read_event
+from streams.partitioner import message_key, partitions_of
+from streams.seen import Seen
+
+NOW = 1_795_435_200_000  # 2026-11-23T12:00:00Z
+RUNS = 5
+
+
+def events(count: int, separators: tuple[str, str] = (",", ":"), **extra: str) -> list[bytes]:
+    """Events of about 290 bytes, three opens to a click, from 200,000 recipients."""
+    rng = random.Random(1)  # noqa: S311  # not for secrets
+    made = []
+    for number in range(count):
+        clicked = rng.random() < 0.25
+        event = {
+            "event_id": f"01JD8Z7V1K3TQ0V9{number:010d}",
+            "kind": "click" if clicked else "open",
+            "tenant": "acme",
+            "mailing": "2026-11-herbst",
+            "recipient": f"user{rng.randrange(200_000):06d}@example.com",
+            "occurred_at": f"2026-11-23T09:{rng.randrange(60):02d}:{rng.randrange(60):02d}.{rng.randrange(1000):03d}Z",
+            "user_agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120.0",
+            "ip": f"203.0.113.{number % 250}",
+        }
+        if clicked:
+            event |= {"link": "hero", "url": f"https://inxmail.de/produkt/{number % 50}?utm_source=nl"}
+        made.append(json.dumps(event | extra, separators=separators).encode())
+    return made
+
+
+def best(work: Callable[[], object], count: int) -> float:
+    """CPU µs an event of the fastest of RUNS."""
+    times = []
+    for _ in range(RUNS):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return round(min(times) / count * 1e6, 2)
+
+
+def decoding(count: int) -> dict[str, float]:
+    good = events(count)
+    bad = [raw if number % 100 else raw.replace(b'"kind"', b'"sort"') for number, raw in enumerate(good)]
+    shapes = {
+        "decode": good,
+        "decode, json.dumps' blanks": events(count, (", ", ": ")),
+        "decode, 1 % bad": bad,
+        "decode, an unknown field in every event": events(count, x_batch="4711"),
+    }
+    figures = {name: best(lambda values=values: decode(values, NOW), count) for name, values in shapes.items()}  # type: ignore[misc]  # bound early on purpose
+    figures["plain reader alone"] = best(lambda: [read_event(raw, NOW) for raw in good[: count // 10]], count // 10)
+    return figures
+
+
+def duplicates(count: int) -> dict[str, float]:
+    """Hashing, and a memory that grows to 100 batches, ten an hour."""
+    key, ids = b"k" * 32, [f"01JD8Z7V1K3TQ0V9{number:010d}" for number in range(count)]
+    tenants = ["acme"] * count
+    figures = {"hash of the event id": best(lambda: event_hashes(key, tenants, ids), count)}
+    seen, rng = Seen(), np.random.default_rng(1)
+    batches = [rng.integers(0, 2**64, count, np.uint64) for _ in range(100)]
+    for earlier, batch in pairwise(batches):
+        batch[: count // 100] = earlier[: count // 100]  # 1 % sent again
+    look_s = commit_s = longest = 0.0
+    for number, batch in enumerate(batches):
+        start = time.process_time()
+        _, look = seen.look(batch, np.full(count, 490_000 + number // 10))
+        between = time.process_time()
+        seen.commit(look)
+        end = time.process_time()
+        look_s, commit_s, longest = look_s + between - start, commit_s + end - between, max(longest, end - between)
+    total = count * len(batches)
+    return figures | {
+        "duplicates: look": round(look_s / total * 1e6, 2),
+        "duplicates: commit, growth included": round(commit_s / total * 1e6, 2),
+        "duplicates: longest commit, ms": round(longest * 1e3, 1),
+        "duplicates: bytes an event remembered": round(seen.nbytes / len(seen), 1),
+    }
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description="Cost of the hot path's stages, µs an event.")
+    arguments.add_argument("--events", type=int, default=50_000)
+    arguments.add_argument("--json", action="store_true")
+    options = arguments.parse_args()
+    keys = [message_key("acme", f"user{number:06d}@example.com") for number in range(options.events)]
+    figures = decoding(options.events) | duplicates(options.events)
+    figures["partition of a distinct key"] = best(lambda: partitions_of(keys, 8), options.events)
+    if options.json:
+        sys.stdout.write(json.dumps(figures) + "\n")
+        return
+    for name, figure in figures.items():
+        sys.stdout.write(f"{name:42s} {figure:8.2f}\n")
+
+
+if __name__ == "__main__":
+    main()
