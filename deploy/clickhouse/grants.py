@@ -62,7 +62,16 @@ def _on(store: Store, role: Role, privilege: str, *tables: str) -> tuple[Grant, 
     return tuple(Grant(store, role, privilege, table) for table in tables)
 
 
-_DDL = ("CREATE DATABASE", "CREATE TABLE", "CREATE VIEW", "DROP TABLE", "DROP VIEW", "ALTER TABLE", "SHOW")
+_DDL = (
+    "CREATE DATABASE",
+    "CREATE TABLE",
+    "CREATE VIEW",
+    "DROP TABLE",
+    "DROP VIEW",
+    "ALTER TABLE",
+    "ALTER VIEW",
+    "SHOW",
+)
 _I, _A = Store.IDENTITY, Store.ANALYTICS
 
 # What the views read from and write to: their definer's business (see above).

@@ -20,6 +20,7 @@ from kafka.errors import TopicAlreadyExistsError
 
 from deploy.embedded.stack import Stack
 
+pytestmark = pytest.mark.stack
 KAFKA = pytest.param("kafka", marks=pytest.mark.kafka)
 both = pytest.mark.parametrize("broker", ["tansu", KAFKA], indirect=True)
 

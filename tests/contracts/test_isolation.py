@@ -12,6 +12,7 @@ from deploy.clickhouse.grants import Store
 from deploy.embedded.stack import Stack
 from tests.contracts.conftest import login
 
+pytestmark = pytest.mark.stack
 SECRET = "Mustermann-0815"
 STEAL = "SELECT body FROM analytics.settings"
 

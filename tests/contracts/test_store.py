@@ -21,6 +21,7 @@ from deploy.clickhouse.grants import Role, Store, roles_of
 from deploy.embedded.stack import Stack
 from tests.contracts.conftest import login
 
+pytestmark = pytest.mark.stack
 GUARDED = {"async_insert": 0, "deduplicate_blocks_in_dependent_materialized_views": 1}
 numbers = itertools.count(1)
 

@@ -1,4 +1,4 @@
-"""docker-compose.yml without a Docker engine: what a reader would check by hand; Docker's own check where it is there."""
+"""docker-compose.yml without a Docker engine: what a reader would check by hand; Docker's own check where it is."""
 
 from __future__ import annotations
 

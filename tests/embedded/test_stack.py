@@ -21,6 +21,9 @@ from streams.cli.stack import stack as command
 from streams.errors import SettingsError
 
 
+pytestmark = pytest.mark.stack
+
+
 def sleeper(name: str, *, ready: bool = True, seconds: int = 60) -> Part:
     program = [sys.executable, "-c", f"import time; time.sleep({seconds})"]
     return Part(name=name, command=program, address="", ready=lambda: ready)
