@@ -27,7 +27,7 @@ class Incarnation:
     state_since: int
 
 
-def current(analytics: StoreClient, ids: tuple[str, str, str]) -> Incarnation:
+def current(analytics: StoreClient, ids: tuple[str, ...]) -> Incarnation:
     """The incarnation of the topics with these ids (events, changes, state); a new one is written by its first reader.
 
     Raises ChainStopped when two workers see different topics: one of them speaks to another broker.

@@ -11,9 +11,11 @@ from typing import Any
 
 import orjson
 
+from streams.broker import Broker
+from streams.errors import BrokerError
 from streams.settings import Settings
 from streams.stores import Role, Store, connect
-from streams.topics import EVENTS, ends
+from streams.topics import EVENTS
 
 TERMS = ("received", "counted", "off", "duplicates", "rejected")
 
@@ -30,7 +32,8 @@ def status(settings: Settings) -> dict[str, Any]:
         "SELECT partition, max(number), max(next_event), max(next_change) FROM claims "
         "WHERE incarnation = (SELECT max(number) FROM incarnations) GROUP BY partition ORDER BY partition",
     )
-    log_ends = ends(settings, EVENTS)
+    log_ends = _ends(settings)
+    analytics.close()
     return {
         **terms,
         "adds_up": terms["received"] == sum(terms[term] for term in TERMS[1:]),
@@ -47,6 +50,13 @@ def status(settings: Settings) -> dict[str, Any]:
         ],
         "worker": _worker(settings),
     }
+
+
+def _ends(settings: Settings) -> dict[int, int]:
+    try:
+        return Broker(settings.broker, settings.group).ends(EVENTS)
+    except BrokerError:
+        return {}
 
 
 def _worker(settings: Settings) -> dict[str, Any] | None:

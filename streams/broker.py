@@ -1,0 +1,150 @@
+"""Asking a broker, and reading a topic once from its beginning to its end: for commands, never for the hot path.
+
+kafka-python's errors quote what they met, so nothing of them gets out of here: a BrokerError says the address, what was
+being done and the type of the error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from streams.errors import BrokerError
+
+CLIENT = "schleuse"
+CONNECT_MS = 10_000
+QUIET_SECONDS = 10.0  # a partition that has more to give and gives nothing for this long does not answer
+_UNKNOWN_TOPIC = 3
+
+
+class Described(NamedTuple):
+    """A topic as the broker has it. `configs` is None on a broker that takes configs and forgets them (Tansu)."""
+
+    partitions: int
+    replication: int
+    id: str | None
+    configs: Mapping[str, str] | None
+
+
+@contextmanager
+def told(broker: str, doing: str) -> Iterator[None]:
+    """Whatever Kafka's library raises inside becomes a BrokerError that quotes nothing of it."""
+    try:
+        yield
+    except BrokerError:
+        raise
+    except Exception as error:
+        raise BrokerError(f"Kafka at {broker} did not answer ({doing}: {type(error).__name__})") from None
+
+
+@contextmanager
+def admin(broker: str, doing: str) -> Iterator[KafkaAdminClient]:
+    """An admin client for one errand. Raises BrokerError."""
+    with told(broker, doing):
+        client = KafkaAdminClient(
+            bootstrap_servers=broker.split(","), client_id=CLIENT, bootstrap_timeout_ms=CONNECT_MS
+        )
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def describe(client: KafkaAdminClient, names: Sequence[str]) -> dict[str, Described]:
+    """The topics that are there, by name. Raises kafka-python's errors: use it inside `admin`."""
+    there = [one for one in client.describe_topics(list(names)) if one["error_code"] != _UNKNOWN_TOPIC]
+    if not there:
+        return {}
+    wrong = next((one for one in there if one["error_code"]), None)
+    if wrong is not None:
+        raise BrokerError(f"Kafka cannot describe {wrong['name']} (error code {wrong['error_code']})")
+    resources = [ConfigResource(ConfigResourceType.TOPIC, one["name"]) for one in there]
+    configs = client.describe_configs(resources, config_filter="all").get("topic", {})
+    return {
+        one["name"]: Described(
+            partitions=len(one["partitions"]),
+            replication=len(one["partitions"][0]["replica_nodes"]) if one["partitions"] else 0,
+            id=str(one["topic_id"]) if one["topic_id"] else None,
+            configs={key: str(of["value"]) for key, of in configs.get(one["name"], {}).items()} or None,
+        )
+        for one in there
+    }
+
+
+def read_all(broker: str, topic: str) -> Iterator[Any]:
+    """Every record (kafka-python's ConsumerRecord) that lay in `topic` when it was asked, by partition in offset order.
+
+    The end is the high-water mark of a fetch: Tansu answers ListOffsets with the last batch's first offset plus one. A
+    caller may NOT assume an order between partitions. Raises BrokerError, also when there is no such topic.
+    """
+    with _consumer(broker, f"reading {topic}") as consumer:
+        partitions = _partitions(consumer, broker, topic)
+        consumer.assign(partitions)
+        begins = consumer.beginning_offsets(partitions)
+        for tp in partitions:
+            consumer.seek(tp, begins[tp])
+        last = _ends(consumer, partitions)
+        for tp in partitions:
+            consumer.seek(tp, begins[tp])
+        waiting = {tp for tp in partitions if begins[tp] < last[tp]}
+        quiet = time.monotonic()
+        while waiting:
+            for tp, records in consumer.poll(timeout_ms=200, max_records=5000).items():
+                quiet = time.monotonic()
+                yield from (record for record in records if record.offset < last[tp])
+            waiting = {tp for tp in waiting if consumer.position(tp) < last[tp]}
+            if time.monotonic() - quiet > QUIET_SECONDS:
+                raise BrokerError(f"Kafka at {broker} stopped giving records of {topic}")
+
+
+def log_ends(broker: str, topic: str) -> dict[int, int]:
+    """The offset after the last record, by partition. Raises BrokerError, also when there is no such topic."""
+    with _consumer(broker, f"asking for the end of {topic}") as consumer:
+        partitions = _partitions(consumer, broker, topic)
+        consumer.assign(partitions)
+        return {tp.partition: end for tp, end in _ends(consumer, partitions).items()}
+
+
+def _ends(consumer: KafkaConsumer, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """High-water marks, each as a fetch near the end tells it, and at least what ListOffsets says."""
+    ends: dict[TopicPartition, int] = consumer.end_offsets(list(partitions))
+    open_ones = {tp for tp in partitions if ends[tp] > 0}
+    for tp in open_ones:
+        consumer.seek(tp, ends[tp] - 1)
+    deadline = time.monotonic() + QUIET_SECONDS
+    told_by_fetch: dict[TopicPartition, int] = {}
+    while open_ones - told_by_fetch.keys():
+        if time.monotonic() > deadline:
+            raise BrokerError("Kafka did not say how far its log goes")
+        consumer.poll(timeout_ms=100, max_records=1)
+        told_by_fetch = {tp: mark for tp in open_ones if (mark := consumer.highwater(tp)) is not None}
+    return {tp: max(end, told_by_fetch.get(tp, 0)) for tp, end in ends.items()}
+
+
+@contextmanager
+def _consumer(broker: str, doing: str) -> Iterator[KafkaConsumer]:
+    with told(broker, doing):
+        consumer = KafkaConsumer(
+            bootstrap_servers=broker.split(","),
+            client_id=CLIENT,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            bootstrap_timeout_ms=CONNECT_MS,
+            max_partition_fetch_bytes=4 << 20,
+        )
+        try:
+            yield consumer
+        finally:
+            consumer.close()
+
+
+def _partitions(consumer: KafkaConsumer, broker: str, topic: str) -> list[TopicPartition]:
+    numbers = consumer.partitions_for_topic(topic)
+    if not numbers:
+        raise BrokerError(f"Kafka at {broker} has no topic {topic}: schleuse topics")
+    return [TopicPartition(topic, number) for number in sorted(numbers)]
