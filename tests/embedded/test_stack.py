@@ -20,7 +20,6 @@ from deploy.embedded.stack import PARTS, Stack
 from streams.cli.stack import stack as command
 from streams.errors import SettingsError
 
-
 pytestmark = pytest.mark.stack
 
 
