@@ -61,7 +61,7 @@ def thresholds(consent: Consent | None, ceiling: Mode) -> Thresholds:
         if since is None or ceiling < level:
             break
         usable = [salt for salt in known.salts if salt.level <= level]
-        if usable and (not rows or usable[-1] is not rows[-1][1]):
+        if usable:
             rows.append((since, usable[-1]))
     return Thresholds(counts_from, tuple(rows))
 

@@ -59,6 +59,12 @@ def test_the_same_mode_later_keeps_the_salt() -> None:
     assert step == Step(Consent(PERSONAL, (ALWAYS, 5, 5), 8, (Salt(PERSONAL, 5, A, 1),)), Effect.CONFIRMED)
 
 
+def test_the_very_decision_that_is_known_is_unchanged_and_an_older_one_out_of_date() -> None:
+    known = after((PERSONAL, 5, A))
+    assert after((PERSONAL, 5, A), (PERSONAL, 5, B)) == Step(known.consent, Effect.UNCHANGED)
+    assert after((PERSONAL, 5, A), (OFF, 4, None)) == Step(known.consent, Effect.OUT_OF_DATE)
+
+
 def test_at_equal_times_the_lower_mode_wins_in_either_order() -> None:
     lower_last = after((PERSONAL, 5, A), (ANONYMOUS, 5, None))
     lower_first = after((ANONYMOUS, 5, None), (PERSONAL, 5, A))

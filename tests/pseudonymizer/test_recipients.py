@@ -25,7 +25,7 @@ SAME = [
     ('"a@b"@example.com', '"a@b"@example.com'),
     ("root@localhost", "root@localhost"),
     ("x@_dmarc.my_host", "x@_dmarc.my_host"),
-    ("customer-4711", "customer-4711"),
+    ("K-4711", "K-4711"),
     (" Müller 7 ", "Müller 7"),
     ("\u00a0jürgen@example.com\u3000", "jürgen@example.com"),
 ]
@@ -82,7 +82,7 @@ def test_what_names_nobody_is_refused_without_being_repeated(recipient: str) -> 
 
 def test_the_local_part_loses_its_case_only_where_the_tenant_says_so() -> None:
     assert canonical("ÉRIKA.Muster@X.de", lower_local=True) == "érika.muster@x.de"
-    assert canonical("Customer-4711", lower_local=True) == "Customer-4711"  # an id is no local part
+    assert canonical("K-4711", lower_local=True) == "K-4711"  # an id is no local part
     assert canonical("A@x.de") != canonical("a@x.de")
 
 
