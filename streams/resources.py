@@ -14,7 +14,6 @@ from aiokafka.errors import KafkaError
 
 from pseudonymizer.keys import KeyKind
 from streams import tenants as tenants_file
-from streams.broker import Broker
 from streams.declarations import Declarations
 from streams.errors import BrokerError, SettingsError
 from streams.incarnation import Incarnation, after_a_lost_state, current
@@ -27,7 +26,7 @@ from streams.state import StateIndex
 from streams.stores import Role, Store, StoreClient, connect
 from streams.tail import Tail
 from streams.tenants import TenantSettings
-from streams.topics import CHANGES, EVENTS, MAILINGS, RECEIPTS, REJECTED, STATE
+from streams.topics import EVENTS, MAILINGS, RECEIPTS, REJECTED, STATE, committed_offset, ends, topic_ids
 
 if TYPE_CHECKING:
     from streams.chain import Claim
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KEPT_DAYS = 14  # a sealed rejection can be opened for this long
-CHAINED = (EVENTS, CHANGES, STATE)  # the topics whose ids make an incarnation
 COMPACTION_MS = 2 * 86_400_000  # tracking.state lets go of an old value within segment.ms + max.compaction.lag.ms
 
 
@@ -51,7 +49,6 @@ class Resources:
         self.gone_after_ms = max(settings.events_retention_hours * 3_600_000, COMPACTION_MS) + 3_600_000
         self.off_by_ledger: frozenset[tuple[str, bytes, str]] = frozenset()
         self.end_is_a_lower_bound = False
-        self.broker = Broker(settings.broker, settings.group)
         self.states: dict[int, StateIndex] = {}
         self.done: Callable[[int, Claim], None] = lambda _partition, _claim: None
         self._compute = ThreadPoolExecutor(1, "build")
@@ -76,23 +73,20 @@ class Resources:
         self.keys = Keys(self._ring)
         self.identity = connect(settings, Store.IDENTITY, Role.WORKER)
         self.analytics = connect(settings, Store.ANALYTICS, Role.WORKER)
-        self._ids = self.broker.topic_ids(CHAINED)
-        self.end_is_a_lower_bound = not self.broker.knows_configs(EVENTS)
-        if (partitions := self.broker.partitions(EVENTS)) != settings.partitions:
-            raise SettingsError(
-                f"{EVENTS} has {partitions} partitions, the setting `partitions` says {settings.partitions}"
-            )
+        self._ids, self.end_is_a_lower_bound = topic_ids(settings)
+        if (partitions := len(ends(settings, EVENTS))) != settings.partitions:
+            raise SettingsError(f"{EVENTS} has {partitions} partitions, but the setting says {settings.partitions}")
         self.life = current(self.analytics, self._ids)
         self.off_by_ledger = after_a_lost_state(self.life, self.analytics, self.identity)
         self.tenants_in_force()
 
     def same_topics(self) -> bool:
         """Whether the topics are still those that this worker began with. Blocking; raises BrokerError."""
-        return self.broker.topic_ids(CHAINED) == self._ids
+        return topic_ids(self.settings)[0] == self._ids
 
     async def committed(self, topic: str, partition: int) -> int | None:
         """The group's committed offset, or None. Raises BrokerError."""
-        return await self.in_thread(lambda: self.broker.committed(topic, partition))
+        return await self.in_thread(lambda: committed_offset(self.settings, topic, partition))
 
     async def start(self) -> None:
         """Connect to Kafka and read all declarations. Raises BrokerError."""
@@ -121,7 +115,6 @@ class Resources:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.identity.close()
         self.analytics.close()
-        self.broker.close()
 
     # --- threads ---
 

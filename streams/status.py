@@ -11,11 +11,9 @@ from typing import Any
 
 import orjson
 
-from streams.broker import Broker
-from streams.errors import BrokerError
 from streams.settings import Settings
 from streams.stores import Role, Store, connect
-from streams.topics import EVENTS
+from streams.topics import EVENTS, ends
 
 TERMS = ("received", "counted", "off", "duplicates", "rejected")
 
@@ -32,7 +30,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "SELECT partition, max(number), max(next_event), max(next_change) FROM claims "
         "WHERE incarnation = (SELECT max(number) FROM incarnations) GROUP BY partition ORDER BY partition",
     )
-    log_ends = _ends(settings)
+    log_ends = ends(settings, EVENTS)
     analytics.close()
     return {
         **terms,
@@ -50,13 +48,6 @@ def status(settings: Settings) -> dict[str, Any]:
         ],
         "worker": _worker(settings),
     }
-
-
-def _ends(settings: Settings) -> dict[int, int]:
-    try:
-        return Broker(settings.broker, settings.group).ends(EVENTS)
-    except BrokerError:
-        return {}
 
 
 def _worker(settings: Settings) -> dict[str, Any] | None:

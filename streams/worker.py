@@ -27,7 +27,7 @@ from streams.intake import TOPICS as TAKEN_IN
 from streams.intake import Intake
 from streams.partition import Overtaken, Partition
 from streams.resources import Resources
-from streams.topics import CHANGES, EVENTS, MAILINGS, PREFERENCES
+from streams.topics import CHANGES, EVENTS, MAILINGS, PREFERENCES, trim
 from streams.transport import Chunk, ChunkApp, co_partitioned, fetch_batches
 
 if TYPE_CHECKING:
@@ -240,8 +240,7 @@ class Worker:
         """Trim tracking.changes below what is carried out; destroy keys of days long over."""
         resources = self.resources
         below = {number: partition.progress.next_change for number, partition in self.partitions.items()}
-        if not resources.end_is_a_lower_bound:  # the embedded broker cannot trim
-            await resources.in_thread(lambda: resources.broker.trim(CHANGES, below))
+        await resources.in_thread(lambda: trim(self.settings, CHANGES, below))
         await resources.in_thread(lambda: resources.forget_days(int(time.time() * 1000)))
 
     # --- what others may see ---
