@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.admin import NewTopic
 
 from deploy.embedded.stack import Stack
 from streams.errors import BrokerError
@@ -18,24 +15,10 @@ from streams.feed.items import EVENTS, MAILINGS, PREFERENCES, FeedOptions, Messa
 from streams.feed.run import NOT_SENT, Place, Refusal, Run
 from streams.feed.send import Sender
 from streams.partitioner import partition_of
+from tests.feed.conftest import PARTITIONS
 from tests.feed.test_truth import FEEDS, NOW_MS, TENANTS, read
 
 pytestmark = pytest.mark.stack
-PARTITIONS = 4
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    """A broker alone, with the topics that senders write to."""
-    stack = Stack(tmp_path, "tansu", die_with_parent=True)
-    stack.start(only=("broker",))
-    admin = KafkaAdminClient(bootstrap_servers=stack.broker_address)
-    admin.create_topics(
-        [NewTopic(EVENTS, PARTITIONS, 1), NewTopic(PREFERENCES, PARTITIONS, 1), NewTopic(MAILINGS, 1, 1)]
-    )
-    admin.close()
-    yield stack
-    stack.stop()
 
 
 def records(broker: str, topic: str, expected: int) -> list[tuple[int, bytes, bytes]]:
