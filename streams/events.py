@@ -95,20 +95,25 @@ class Person(NamedTuple):
     flaw: Reason | None
 
 
+class Stretch(NamedTuple):
+    """From when on (epoch ms) an event gets a row under this pseudonym; NEVER: there is none."""
+
+    begins: int
+    pseudonym: bytes
+    key_version: int
+
+
 class Allowed(NamedTuple):
     """What one purpose allows for one recipient and kind: from when she is counted, and from when under which
     pseudonym; the later stretch wins."""
 
     counts_from: int
-    early_from: int
-    early: bytes
-    early_version: int
-    late_from: int
-    late: bytes
-    late_version: int
+    early: Stretch
+    late: Stretch
 
 
-NOTHING_KNOWN = Allowed(ALWAYS, NEVER, bytes(16), 0, NEVER, bytes(16), 0)
+NO_STRETCH = Stretch(NEVER, bytes(16), 0)
+NOTHING_KNOWN = Allowed(ALWAYS, NO_STRETCH, NO_STRETCH)
 
 
 class EventsWork:
@@ -311,12 +316,13 @@ class EventsWork:
                     result[purpose, number] = NOTHING_KNOWN._replace(counts_from=NEVER)
                     continue
                 limits = thresholds(consent, of_purpose.ceiling)
-                spans = [(NEVER, bytes(16), 0), (NEVER, bytes(16), 0)]
+                stretches = [NO_STRETCH, NO_STRETCH]
                 for begin, salt in limits.rows:
                     pseudonymizer = self._keys.pseudonymizer(tenant.name, purpose, salt.key_version)
                     if pseudonymizer is not None:  # a destroyed key: counted only
-                        spans.append((begin, pseudonymizer.pseudonym(salt.value, person.canonical), salt.key_version))
-                result[purpose, number] = Allowed(limits.counts_from, *spans[-2], *spans[-1])
+                        pseudonym = pseudonymizer.pseudonym(salt.value, person.canonical)
+                        stretches.append(Stretch(begin, pseudonym, salt.key_version))
+                result[purpose, number] = Allowed(limits.counts_from, stretches[-2], stretches[-1])
         return result
 
     def _was_off(self, person: Person, tenant: str, kind: str) -> bool:
@@ -401,25 +407,24 @@ class _Limits:
     """What one purpose allows, as columns over 2 * person + kind; where nothing is named, the default."""
 
     def __init__(self, of_purpose: Mapping[int, Allowed], people: int) -> None:
-        at, allowed = np.fromiter(of_purpose, np.int64, len(of_purpose)), list(of_purpose.values())
-        numbers = np.array([(a[0], a[1], a[4], a[3], a[6]) for a in allowed], np.int64).reshape(-1, 5)
+        at = np.fromiter(of_purpose, np.int64, len(of_purpose))
 
-        def spread(column: Array, default: int, kind: Any) -> Array:
-            result = np.full((2 * people, *column.shape[1:]), default, kind)
+        def spread(column: Array, default: int) -> Array:
+            result = np.full((2 * people, *column.shape[1:]), default, column.dtype)
             result[at] = column
             return result
 
-        self.counts_from = spread(numbers[:, 0], ALWAYS, np.int64)
-        self._stretches = [
-            (
-                spread(numbers[:, 1 + late], NEVER, np.int64),
-                spread(
-                    np.frombuffer(b"".join([a[2 + 3 * late] for a in allowed]), np.uint64).reshape(-1, 2), 0, np.uint64
-                ),
-                spread(numbers[:, 3 + late], 0, np.uint16),
+        def columns(stretches: list[Stretch]) -> tuple[Array, Array, Array]:
+            pseudonyms = np.frombuffer(b"".join([stretch.pseudonym for stretch in stretches]), np.uint64)
+            return (
+                spread(np.array([stretch.begins for stretch in stretches], np.int64), NEVER),
+                spread(pseudonyms.reshape(-1, 2), 0),
+                spread(np.array([stretch.key_version for stretch in stretches], np.uint16), 0),
             )
-            for late in (0, 1)
-        ]
+
+        allowed = of_purpose.values()
+        self.counts_from = spread(np.array([one.counts_from for one in allowed], np.int64), ALWAYS)
+        self._stretches = columns([one.early for one in allowed]), columns([one.late for one in allowed])
 
     def pseudonyms(self, at: Array, times: Array) -> tuple[Array, Array]:
         """The pseudonym (two 64-bit halves; zeros: none) and key version of every event; the later stretch wins."""

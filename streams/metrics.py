@@ -27,16 +27,15 @@ class Metrics:
     """The registry of one worker. `outcomes` is the same in plain numbers, for `status`."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        self._events = Counter("schleuse_events", "records of claims by outcome", ["outcome", "reason"], **own)
-        self._changes = Counter("schleuse_changes", "preference changes carried out", **own)
-        self._stage = Histogram("schleuse_stage_seconds", "time of a claim", ["stage"], buckets=SECONDS, **own)
-        self.waits = Counter("schleuse_waits", "tries that were refused for now", **own)
-        self.waiting = Gauge("schleuse_waiting", "what is being waited for now", **own)
-        self.lag = Gauge("schleuse_lag_records", "records fetched by nobody yet", ["topic", "partition"], **own)
-        self.known = Gauge("schleuse_preferences_known", "recipients with a state", ["partition"], **own)
-        self.remembered = Gauge("schleuse_event_ids_remembered", "ids of the last 24 h", ["partition"], **own)
+        own = self.registry = CollectorRegistry()
+        self._events = Counter("schleuse_events", "records of claims by outcome", ["outcome", "reason"], registry=own)
+        self._changes = Counter("schleuse_changes", "preference changes carried out", registry=own)
+        self._stage = Histogram("schleuse_stage_seconds", "time of a claim", ["stage"], buckets=SECONDS, registry=own)
+        self.waits = Gauge("schleuse_waits_total", "tries that were refused for now", registry=own)
+        self.waiting = Gauge("schleuse_waiting", "what is being waited for now", registry=own)
+        self.lag = Gauge("schleuse_lag_records", "records fetched by nobody yet", ["topic", "partition"], registry=own)
+        self.known = Gauge("schleuse_preferences_known", "recipients with a state", ["partition"], registry=own)
+        self.remembered = Gauge("schleuse_event_ids_remembered", "ids of 24 h", ["partition"], registry=own)
         self.outcomes = dict.fromkeys(("received", "counted", "off", "duplicates", "rejected"), 0)
 
     def events(self, batch: EventsBatch, build_seconds: float, insert_seconds: float) -> None:

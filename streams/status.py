@@ -21,9 +21,12 @@ TERMS = ("received", "counted", "off", "duplicates", "rejected")
 def status(settings: Settings) -> dict[str, Any]:
     """Everything `schleuse status` shows. Raises StoreUnavailable, StoreRefused; a silent broker leaves lag None."""
     analytics = connect(settings, Store.ANALYTICS, Role.OPERATOR)
-    rows = analytics.rows(
-        "reading outcomes", "SELECT toString(outcome), toString(reason), sum(events) FROM outcomes GROUP BY ALL"
-    )
+    rows: list[tuple[str, str, int]] = [
+        (str(row[0]), str(row[1]), int(row[2]))
+        for row in analytics.rows(
+            "reading outcomes", "SELECT toString(outcome), toString(reason), sum(events) FROM outcomes GROUP BY ALL"
+        )
+    ]
     terms = {term: sum(row[2] for row in rows if row[0] == term) for term in TERMS}
     claims = analytics.rows(
         "reading claims",

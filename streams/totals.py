@@ -39,4 +39,9 @@ def totals(analytics: StoreClient) -> list[Total]:
     """
     recipients = {tuple(row[:5]): row[5] for row in analytics.rows("reading recipients", _RECIPIENTS)}
     rows = sorted(tuple(row) for row in analytics.rows("reading events", _EVENTS))
-    return [Total(*row[:3], row[3] or None, row[4], row[5], recipients.get(row[:5], 0)) for row in rows]
+    return [
+        Total(
+            tenant, mailing, kind, link or None, actor, events, recipients.get((tenant, mailing, kind, link, actor), 0)
+        )
+        for tenant, mailing, kind, link, actor, events in rows
+    ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
@@ -28,13 +29,13 @@ async def send(
     producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all", max_batch_size=1 << 17)
     await producer.start()
     of_key: dict[bytes, int] = {}
-    builders: dict[tuple[str, int], tuple[object, int]] = {}
+    builders: dict[tuple[str, int], tuple[Any, int]] = {}
     waiting: list[tuple[asyncio.Future[object], int]] = []
     total = 0
 
     async def flush(topic: str, partition: int) -> None:
         builder, count = builders.pop((topic, partition))
-        builder.close()  # type: ignore[attr-defined]  # aiokafka ships no types
+        builder.close()
         waiting.append((await producer.send_batch(builder, topic, partition=partition), count))
         if len(waiting) > AT_ONCE:
             await settle(len(waiting) // 2)
@@ -53,7 +54,7 @@ async def send(
             while True:
                 builder, count = builders.get((topic, partition)) or (producer.create_batch(), 0)
                 builders[topic, partition] = (builder, count)
-                if builder.append(key=key, value=value, timestamp=None) is not None:  # type: ignore[attr-defined]
+                if builder.append(key=key, value=value, timestamp=None) is not None:
                     builders[topic, partition] = (builder, count + 1)
                     break
                 await flush(topic, partition)
