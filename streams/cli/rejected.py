@@ -1,0 +1,175 @@
+"""`schleuse rejected`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from pseudonymizer.keys import KeyKind
+from pseudonymizer.sealing import SealBroken
+from streams import replay as again
+from streams import tenants
+from streams.broker import log_ends
+from streams.errors import Reason, SchleuseError
+from streams.keyring import KeyRing
+from streams.rejections import Listed, Rejection, Stage, open_content
+from streams.settings import Settings
+from streams.stores import Role, Store, connect
+from streams.topics import EVENTS
+
+_reason = click.option("--reason", type=click.Choice([str(reason) for reason in Reason]), help="Only this reason.")
+_stage = click.option("--stage", type=click.Choice([str(stage) for stage in Stage]), help="Only this stage.")
+
+
+@click.group()
+def rejected() -> None:
+    """List what was refused, open it, and send it again."""
+
+
+@rejected.command("list")
+@_reason
+@_stage
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="The newest so many.")
+@click.option("--json", "as_json", is_flag=True, help="An array of objects, without content, instead of a table.")
+@click.pass_obj
+def list_(settings: Settings, reason: str | None, stage: str | None, limit: int, as_json: bool) -> None:
+    """List what was refused: where it lay, why, and what was expected. Its content stays sealed."""
+    found, strange = again.listed(settings.broker)
+    chosen = _chosen(found, reason, stage)
+    if as_json:
+        click.echo(orjson.dumps([_object(one) for one in chosen[-limit:]], option=orjson.OPT_INDENT_2))
+        return
+    table = Table("id", "at", "stage", "reason", "field", "expected", "bytes", "")
+    for one in chosen[-limit:]:
+        said = _object(one)
+        state = "sent again" if one.replayed else "" if one.rejection.sealed else "not kept"
+        words = [said[name] for name in ("rejection_id", "at", "stage", "reason", "field", "expected", "size")]
+        table.add_row(*("" if word is None else str(word) for word in words), state)
+    Console().print(table)
+    by_reason = Counter(str(one.rejection.reason) for one in chosen)
+    click.echo(", ".join(f"{name} {count:,}" for name, count in by_reason.most_common()) or "nothing was refused")
+    if strange:
+        click.echo(f"{strange:,} records of the topic are no rejections", err=True)
+
+
+@rejected.command()
+@click.argument("number", metavar="ID")
+@click.option("--raw", is_flag=True, help="The record's value as it was, byte for byte, and nothing else.")
+@click.pass_obj
+def show(settings: Settings, number: str, raw: bool) -> None:
+    """Open one rejected record, for those who hold the key of its day. What is printed is personal data."""
+    found, _ = again.listed(settings.broker)
+    if number not in found:
+        raise SchleuseError("there is no rejection with this id: schleuse rejected list")
+    rejection = found[number].rejection
+    key, value = _open(settings, rejection)
+    if raw:
+        sys.stdout.buffer.write(value or b"")
+        return
+    click.echo(orjson.dumps(_object(found[number]), option=orjson.OPT_INDENT_2))
+    click.echo(f"key:   {_printable(key)}")
+    click.echo(f"value: {_printable(value)}")
+
+
+@rejected.command()
+@click.argument("numbers", metavar="[ID]...", nargs=-1)
+@_reason
+@_stage
+@click.option("--yes", is_flag=True, help="Send them.")
+@click.pass_obj
+def replay(settings: Settings, numbers: tuple[str, ...], reason: str | None, stage: str | None, yes: bool) -> None:
+    """Send rejected records again, each under the key that is made from its body. Prints the plan; --yes does it.
+
+    For records that lay on another partition than their recipient's (misrouted), or that came before their tenant or
+    mailing was known. What was sent again once is left out.
+    """
+    found, _ = again.listed(settings.broker)
+    unknown = [number for number in numbers if number not in found]
+    if unknown:
+        raise SchleuseError(f"{len(unknown)} of these ids are no rejections: schleuse rejected list")
+    chosen = [one for one in _chosen(found, reason, stage) if not numbers or one.rejection.id in numbers]
+    ready, left = _plan(settings, [one.rejection for one in chosen if not one.replayed])
+    for why, count in (left + Counter({"it was sent again before": sum(one.replayed for one in chosen)})).items():
+        click.echo(f"- {count:,} cannot be sent again: {why}")
+    where = Counter(one.rejection.topic for one in ready)
+    for topic, count in sorted(where.items()):
+        moved = sum(one.rejection.topic == topic and one.partition != one.rejection.partition for one in ready)
+        click.echo(f"+ {count:,} to {topic}, {moved:,} of them to another partition")
+    if not ready:
+        click.echo("nothing to send")
+        return
+    if not yes:
+        click.echo("nothing was sent: --yes does it")
+        return
+    sent: list[again.Again] = []
+    try:
+        again.send(settings.broker, ready, sent.append)
+    finally:
+        click.echo(f"sent {len(sent):,} of {len(ready):,}")
+
+
+def _plan(settings: Settings, rejections: list[Rejection]) -> tuple[list[again.Again], Counter[str]]:
+    if not rejections:
+        return [], Counter()
+    analytics = connect(settings, Store.ANALYTICS, Role.OPERATOR)
+    try:
+        known = tenants.in_force(analytics)
+    finally:
+        analytics.close()
+    partitions = len(log_ends(settings.broker, EVENTS))
+    ring = KeyRing.open(settings.keyring, settings.keyring_kek, create=False)
+    try:
+        keys = {day: ring.get(KeyKind.DAY, day) for day in {one.key_id for one in rejections} if day}
+    finally:
+        ring.close()
+    ready, left = [], Counter[str]()
+    for rejection in rejections:
+        try:
+            ready.append(again.prepare(rejection, keys.get(rejection.key_id or ""), known, partitions))
+        except again.CannotReplay as why:
+            left[str(why)] += 1
+    return ready, left
+
+
+def _open(settings: Settings, rejection: Rejection) -> tuple[bytes | None, bytes | None]:
+    if rejection.sealed is None or rejection.key_id is None:
+        raise SchleuseError(f"the content of this record ({rejection.size:,} bytes) was too large to keep")
+    ring = KeyRing.open(settings.keyring, settings.keyring_kek, create=False)
+    try:
+        key = ring.get(KeyKind.DAY, rejection.key_id)
+    finally:
+        ring.close()
+    if key is None:
+        raise SchleuseError(f"the key of {rejection.key_id} is destroyed: this record cannot be opened any more")
+    try:
+        return open_content(key, rejection.sealed, rejection.id)
+    except SealBroken:
+        raise SchleuseError("this record does not open with the key of its day: it was changed") from None
+
+
+def _chosen(found: dict[str, Listed], reason: str | None, stage: str | None) -> list[Listed]:
+    return [
+        one
+        for one in found.values()
+        if reason in (None, str(one.rejection.reason)) and stage in (None, str(one.rejection.stage))
+    ]
+
+
+def _object(one: Listed) -> dict[str, Any]:
+    said: dict[str, Any] = orjson.loads(one.rejection.encode())
+    said.pop("sealed", None)
+    return {**said, "kept": one.rejection.sealed is not None, "replayed": one.replayed}
+
+
+def _printable(raw: bytes | None) -> str:
+    """Bytes for a terminal: nothing in them can move its cursor."""
+    if raw is None:
+        return "(none)"
+    text = raw.decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,0 +1,84 @@
+"""`schleuse tenants`."""
+
+from __future__ import annotations
+
+import click
+
+from streams import tenants as file
+from streams.errors import SettingsError
+from streams.settings import Settings
+from streams.stores import Role, Store, StoreClient, connect
+
+
+@click.group()
+def tenants() -> None:
+    """Check the tenants' settings (the file `tenants`), show those in force, and put others in force."""
+
+
+@tenants.command()
+@click.pass_obj
+def check(settings: Settings) -> None:
+    """Read the tenants file and say what it means. Asks no store."""
+    found = file.load(settings.tenants)
+    for line in file.changes({}, found):
+        click.echo(line.removeprefix("+ "))
+    click.echo(f"{settings.tenants}: {len(found)} tenants, fingerprint {file.fingerprint(file.to_json(found))}")
+
+
+@tenants.command()
+@click.option("--json", "as_json", is_flag=True, help="The canonical JSON.")
+@click.pass_obj
+def show(settings: Settings, as_json: bool) -> None:
+    """Show the settings in force."""
+    analytics = connect(settings, Store.ANALYTICS, Role.OPERATOR)
+    try:
+        found = file.in_force(analytics)
+    finally:
+        analytics.close()
+    if as_json:
+        click.echo(file.to_json(found))
+        return
+    for line in file.changes({}, found):
+        click.echo(line.removeprefix("+ "))
+    click.echo(f"in force: {file.fingerprint(file.to_json(found))}" if found else "no tenants' settings are in force")
+
+
+@tenants.command()
+@click.option("--yes", is_flag=True, help="Put them in force.")
+@click.pass_obj
+def apply(settings: Settings, yes: bool) -> None:
+    """Show what the tenants file would change, and with --yes put it in force: from each worker's next claim on.
+
+    A lower ceiling holds for events from then on; it removes no rows. Exit code 1 when there are changes and no --yes.
+    """
+    wanted = file.load(settings.tenants)
+    if not wanted:
+        raise SettingsError(f"{settings.tenants} names no tenant: everything would be rejected")
+    body = file.to_json(wanted)
+    analytics = connect(settings, Store.ANALYTICS, Role.OPERATOR)
+    try:
+        before = file.in_force(analytics)
+        lines = file.changes(before, wanted)
+        for line in lines:
+            click.echo(line)
+        if file.to_json(before) == body:
+            click.echo(f"in force already: {file.fingerprint(body)}")
+            return
+        if not yes:
+            raise SettingsError(f"{len(lines)} changes were not put in force: --yes does")
+        _put(analytics, body)
+        if file.to_json(file.in_force(analytics)) != body:
+            raise SettingsError("somebody else put other settings in force at the same moment: look with tenants show")
+    finally:
+        analytics.close()
+    click.echo(f"in force: {file.fingerprint(body)}")
+
+
+def _put(analytics: StoreClient, body: str) -> None:
+    # Without a token: settings that were in force before may come back, and the same row twice says the same.
+    analytics.do(
+        "putting the tenants' settings in force",
+        "INSERT INTO settings (hash, body) VALUES ({hash:String}, {body:String})",
+        {"hash": file.fingerprint(body), "body": body},
+        async_insert=0,
+    )
