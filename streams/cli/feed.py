@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections import Counter
@@ -63,6 +64,7 @@ def feed(  # noqa: PLR0913, PLR0917  # click hands over every option by name
     from streams import logs, tenants  # noqa: PLC0415  # --help should not wait for them
 
     logs.configure(settings.log_level)
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it tells every try; what comes of them is in the account
     known = tenants.load(settings.tenants)
     if form != "native":
         if tenant is None:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 import orjson
-from rich.console import Console
-from rich.table import Table
 
 from streams.errors import SettingsError
 from streams.settings import FIELDS, PREFIX, Settings, about, load, rows, shown
@@ -36,7 +34,7 @@ only its owner can read; it is read at the moment of use.
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="An array of objects instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="An array of objects instead of text.")
 @click.option("--page", "as_page", is_flag=True, hidden=True, help="docs/settings.md.")
 @click.pass_context
 def settings(ctx: click.Context, as_json: bool, as_page: bool) -> None:
@@ -63,10 +61,8 @@ def settings(ctx: click.Context, as_json: bool, as_page: bool) -> None:
         objects = [dict(zip(names, line, strict=True)) for line in lines]
         click.echo(orjson.dumps(objects, option=orjson.OPT_INDENT_2))
         return
-    table = Table(*names)
-    for line in lines:
-        table.add_row(*map(str, line))
-    Console().print(table)
+    for name, value, origin, unit, meaning in lines:
+        click.echo(f"{click.style(name, bold=True)} = {value}  ({origin}; {unit})\n    {meaning}")
 
 
 def page() -> str:

@@ -78,7 +78,7 @@ def _put(analytics: StoreClient, body: str) -> None:
     # Without a token: settings that were in force before may come back, and the same row twice says the same.
     analytics.do(
         "putting the tenants' settings in force",
-        "INSERT INTO settings (hash, body) VALUES ({hash:String}, {body:String})",
+        "INSERT INTO settings (hash, body) SELECT {hash:String}, {body:String}",
         {"hash": file.fingerprint(body), "body": body},
         async_insert=0,
     )
