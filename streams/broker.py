@@ -23,12 +23,17 @@ _UNKNOWN_TOPIC = 3
 
 
 class Described(NamedTuple):
-    """A topic as the broker has it. `configs` is None on a broker that takes configs and forgets them (Tansu)."""
+    """A topic as the broker has it; `configs` are those that it tells."""
 
     partitions: int
     replication: int
     id: str | None
-    configs: Mapping[str, str] | None
+    configs: Mapping[str, str]
+
+    @property
+    def is_kafka(self) -> bool:
+        """Whether this is Apache Kafka or as good: it tells its defaults too. Tansu tells what it was given only."""
+        return "segment.bytes" in self.configs
 
 
 @contextmanager
@@ -70,7 +75,7 @@ def describe(client: KafkaAdminClient, names: Sequence[str]) -> dict[str, Descri
             partitions=len(one["partitions"]),
             replication=len(one["partitions"][0]["replica_nodes"]) if one["partitions"] else 0,
             id=str(one["topic_id"]) if one["topic_id"] else None,
-            configs={key: str(of["value"]) for key, of in configs.get(one["name"], {}).items()} or None,
+            configs={key: str(of["value"]) for key, of in configs.get(one["name"], {}).items()},
         )
         for one in there
     }

@@ -126,10 +126,11 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """The topic is there and cannot be made right by itself; the text says what to do."""
+    """The topic is there with another partition count, which cannot be changed."""
 
     name: str
-    sentence: str
+    there: int
+    wanted: int
 
 
 Action = Create | Alter | Unknown | Wrong
@@ -146,8 +147,8 @@ def plan(existing: Mapping[str, Described], wanted: Sequence[Topic]) -> list[Act
         if there is None:
             actions.append(Create(topic))
         elif there.partitions != topic.partitions:
-            actions.append(Wrong(topic.name, _wrong_count(topic, there.partitions)))
-        elif there.configs is None:
+            actions.append(Wrong(topic.name, there.partitions, topic.partitions))
+        elif not there.configs:
             actions.append(Unknown(topic.name))
         else:
             configs = there.configs
@@ -159,16 +160,6 @@ def plan(existing: Mapping[str, Described], wanted: Sequence[Topic]) -> list[Act
             if changes:
                 actions.append(Alter(topic.name, tuple(changes)))
     return actions
-
-
-def _wrong_count(topic: Topic, there: int) -> str:
-    if topic.partitions == 1:
-        return f"{topic.name} has {there} partitions and must have 1: delete it and make it anew"
-    return (
-        f"{topic.name} has {there} partitions and the setting says {topic.partitions}: set partitions = {there}, or "
-        "delete all tracking topics and make them anew; partitions never grow by themselves, since a recipient's "
-        "events and preferences would be on two workers"
-    )
 
 
 def look(settings: Settings) -> list[Action]:
@@ -210,7 +201,7 @@ def alter(settings: Settings, actions: Sequence[Alter]) -> None:
 def topic_ids(settings: Settings) -> tuple[tuple[str, str, str], bool]:
     """The ids of events, changes and state, which die with their topics; and whether ends of logs are lower bounds.
 
-    A broker that does not tell its configs (Tansu) answers for the end of a log the last batch's first offset plus one.
+    Tansu answers for the end of a log the last batch's first offset plus one.
     Blocking. Raises BrokerError when a topic is missing, or the broker has no topic ids (Kafka has them since 2.8).
     """
     names = (EVENTS, CHANGES, STATE)
@@ -223,7 +214,7 @@ def topic_ids(settings: Settings) -> tuple[tuple[str, str, str], bool]:
         events, changes, state = (found[name].id for name in names)
         if not (events and changes and state):
             raise BrokerError(f"Kafka at {settings.broker} gives its topics no ids: Kafka 2.8 or later is needed")
-        return (events, changes, state), found[EVENTS].configs is None
+        return (events, changes, state), not found[EVENTS].is_kafka
 
 
 def committed_offset(settings: Settings, topic: str, partition: int) -> int | None:
@@ -245,7 +236,7 @@ def trim(settings: Settings, topic: str, below: Mapping[int, int]) -> None:
         return
     with admin(settings.broker, f"trimming {topic}") as client:
         there = describe(client, [topic]).get(topic)
-        if there is not None and there.configs is not None:
+        if there is not None and there.is_kafka:
             client.delete_records(wanted)
 
 

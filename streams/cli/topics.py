@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from streams import topics as table
 from streams.errors import BrokerError
@@ -31,7 +29,11 @@ def topics(settings: Settings, yes: bool, dry_run: bool, as_list: bool) -> None:
         _say(action)
     wrong = [action for action in actions if isinstance(action, Wrong)]
     if wrong:
-        raise BrokerError("; ".join(action.sentence for action in wrong))
+        counts = " or ".join(str(count) for count in sorted({action.there for action in wrong}))
+        raise BrokerError(
+            f"{len(wrong)} topics have another partition count: set partitions = {counts}, or stop everything, delete all "
+            "tracking topics and make them anew (partitions never grow: events and preferences would part)"
+        )
     missing = [action.topic for action in actions if isinstance(action, Create)]
     other = [action for action in actions if isinstance(action, Alter)]
     if not missing and not other:
@@ -62,16 +64,14 @@ def _say(action: table.Action) -> None:
                 click.echo(f"~ {name}: {key} {before} -> {after}")
         case Unknown(name=name):
             click.echo(f"? {name}: there; its configs are not known on this broker")
-        case Wrong(name=name):
-            click.echo(f"! {name}: cannot be used as it is")
+        case Wrong(name=name, there=there, wanted=wanted):
+            click.echo(f"! {name}: has {there} partitions and must have {wanted}")
 
 
 def _list(settings: Settings) -> None:
-    shown = Table("topic", "partitions", "kept", "written by", "read by", "personal data", "why")
     for topic in table.topics(settings):
         days = int(topic.configs["retention.ms"]) / table.DAY_MS
-        kept = f"{days:g} days" if days > 0 else "for ever"
-        personal = "yes" if topic.personal else "no"
-        row = (topic.name, str(topic.partitions), kept, topic.written_by, topic.read_by, personal, topic.why)
-        shown.add_row(*row)
-    Console().print(shown)
+        kept = f"kept {days:g} days" if days > 0 else "no end by time"
+        personal = "addresses or what was made of them" if topic.personal else "nothing personal"
+        click.echo(f"{click.style(topic.name, bold=True)}: {topic.partitions} partitions, {kept}; {personal}")
+        click.echo(f"    written by {topic.written_by}, read by {topic.read_by}; {topic.why}")
