@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from typing import Any, NoReturn
 
 from streams.errors import BadRow, Reason
@@ -108,7 +107,7 @@ def milliseconds(fields: dict[str, Any], name: str, ours: str) -> int:
         raise BadRow(Reason.MISSING_FIELD, ours, name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadRow(Reason.WRONG_TYPE, ours, f"{name}: seconds since 1970")
-    if not math.isfinite(value) or not 0 <= value < _LATEST_SECONDS:
+    if not 0 <= value < _LATEST_SECONDS:  # 1e999 is infinite, and refused by this too
         raise BadRow(Reason.BAD_TIME, ours, f"{name}: seconds since 1970")
     return round(value * 1000)
 

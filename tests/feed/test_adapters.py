@@ -308,6 +308,21 @@ def test_the_tenants_rule_for_local_parts_makes_the_key() -> None:
     assert key("Acme-lower") == b"Acme-lower\x1ferika@xn--bcher-kva.example"
 
 
+@pytest.mark.parametrize(
+    ("time", "reason"),
+    [
+        (True, Reason.WRONG_TYPE),
+        ("1795000000", Reason.WRONG_TYPE),
+        (float("inf"), Reason.BAD_TIME),
+        (1_795_000_000_000, Reason.BAD_TIME),
+        (-1, Reason.BAD_TIME),
+    ],
+)
+def test_seconds_are_seconds(time: Any, reason: Reason) -> None:
+    body = pack("sendgrid", load("sendgrid")[0] | {"timestamp": time}).replace(b"Infinity", b"1e999")
+    assert refusal("sendgrid", body) == (reason, "occurred_at")
+
+
 def fields(form: str, hit: Any, **options: Any) -> dict[str, Any]:
     item = only(form, pack(form, hit), **options)
     assert isinstance(item, Message)
