@@ -81,11 +81,12 @@ def topics(settings: Settings) -> tuple[Topic, ...]:
 
 _OWN: dict[str, dict[str, str]] = {
     # Above the 1 MB that an event may have: too large a record becomes a rejection, not only its producer's error.
-    EVENTS: {"max.message.bytes": str(2 << 20)},
-    PREFERENCES: {"max.message.bytes": str(2 << 20)},
+    # Retention lets go of whole segments: a segment of half an hour keeps an event at most that much longer.
+    EVENTS: {"max.message.bytes": str(2 << 20), "segment.ms": str(HOUR_MS // 2)},
+    PREFERENCES: {"max.message.bytes": str(2 << 20), "segment.ms": str(HOUR_MS)},
     MAILINGS: {"max.message.bytes": str(2 << 20)},
     # What was trimmed leaves the disk when its segment is over: salts must not lie in it for a week.
-    CHANGES: {"max.message.bytes": str(2 << 20), "segment.ms": str(DAY_MS)},
+    CHANGES: {"max.message.bytes": str(2 << 20), "segment.ms": str(HOUR_MS)},
     STATE: {
         "cleanup.policy": "compact",
         "min.compaction.lag.ms": str(HOUR_MS),

@@ -31,8 +31,8 @@ def topics(settings: Settings, yes: bool, dry_run: bool, as_list: bool) -> None:
     if wrong:
         counts = " or ".join(str(count) for count in sorted({action.there for action in wrong}))
         raise BrokerError(
-            f"{len(wrong)} topics have another partition count: set partitions = {counts}, or stop everything, delete all "
-            "tracking topics and make them anew (partitions never grow: events and preferences would part)"
+            f"{len(wrong)} topics have another partition count: set partitions = {counts}, or stop everything, delete "
+            "all tracking topics and make them anew (partitions never grow: events and preferences would part)"
         )
     missing = [action.topic for action in actions if isinstance(action, Create)]
     other = [action for action in actions if isinstance(action, Alter)]
