@@ -62,7 +62,8 @@ def test_agrees_with_a_memory_that_forgets_nothing(raw: list[list[tuple[int, int
         kept += zip(hashes[new].tolist(), look.hours[new].tolist(), strict=True)
         # A memory loaded from what the store was given, in any order, goes on as the one that gave it.
         reloaded = Seen()
-        reloaded.load(*columns(kept[::-1]))
+        reloaded.load(*columns(kept[::-2]))
+        reloaded.load(*columns(kept[-2::-2]))
         assert (len(reloaded), reloaded.clock) == (len(seen), seen.clock)
         seen = reloaded if len(kept) % 2 else seen
 
@@ -75,11 +76,11 @@ def test_agrees_through_growth_expiry_and_shrinking(seed: int) -> None:
     hour = 490_000
     for size in (3_000, 5, 4_000, 2_000, 10, 10, 3_000):
         hashes = rng.integers(0, 6_000, size).astype(np.uint64) * np.uint64(rng.choice([1, 2**32, 2**52 + 1]))
-        hours = hour + rng.integers(0, 2, size).cumsum() // 200
+        hours = hour + (np.arange(size) > size // 2)
         expected = [reference.add(*pair)[0] for pair in zip(hashes.tolist(), hours.tolist(), strict=True)]
         assert seen.add(hashes, hours).tolist() == expected
         assert len(seen) == reference.live()
-        hour += int(rng.integers(0, 40))
+        hour += int(rng.choice([0, 1, 12, 23, 24, 40]))
 
 
 def test_24_hours_are_remembered_and_25_are_not() -> None:
@@ -88,6 +89,25 @@ def test_24_hours_are_remembered_and_25_are_not() -> None:
         seen = Seen()
         assert seen.add(one, np.array([100])).all()
         assert seen.add(one, np.array([100 + later])).tolist() == [new]
+
+
+def test_growing_drops_nothing_that_is_24_hours_old() -> None:
+    for later, new in ((24, False), (25, True)):
+        seen, old = Seen(), np.arange(600, dtype=np.uint64)
+        seen.add(old, np.full(600, 100))
+        small = seen.nbytes
+        seen.add(np.arange(1_000, 6_000, dtype=np.uint64), np.full(5_000, 100 + later))
+        assert seen.nbytes > small
+        assert set(seen.add(old, np.full(600, 100)).tolist()) == {new}
+
+
+def test_of_several_hours_in_the_store_the_latest_counts() -> None:
+    seen, one = Seen(), np.array([7], np.uint64)
+    for hours in ([99, 101, 100], [103], [98]):
+        seen.load(np.full(len(hours), 7, np.uint64), np.array(hours))
+        assert len(seen) == 1
+    assert not seen.add(one, np.array([127])).any()
+    assert seen.add(one, np.array([128])).all()
 
 
 def test_a_duplicate_does_not_prolong_its_own_memory() -> None:
