@@ -31,7 +31,7 @@ from streams.strict_json import MAX_BYTES, MAX_DEPTH, read_object
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-BLOCK = 4_000  # records at a time while they are objects: they stay in the processor's cache (1.5 against 1.9 µs)
+BLOCK = 2_000  # records at a time while they are objects: they stay in the processor's cache (1.5 against 1.9 µs)
 MAX_EVENT_ID, MAX_TENANT, MAX_MAILING, MAX_RECIPIENT = 64, 64, 128, 320
 MAX_LINK, MAX_URL, MAX_USER_AGENT, MAX_IP, MAX_FEED = 64, 8_192, 2_048, 64, 64
 
@@ -224,11 +224,12 @@ def _check(
         present = size > 0 if name in _OPTIONAL else np.True_
         least += present * (len(name) + 6) + size
         marks += present * 4
-    sizes = np.fromiter((len(values[row] or b"") for row in rows.tolist()), np.int64, len(rows))
+    records: Sequence[Any] = values if len(rows) == len(values) else [values[row] for row in rows.tolist()]
+    sizes = np.fromiter(map(len, records), np.int64, len(rows))
     sure &= sizes <= MAX_BYTES
     longer = np.flatnonzero(sure & (sizes != least))
-    suspects = zip(rows[longer].tolist(), marks[longer].tolist(), strict=True)
-    sure[longer] = [_nothing_hidden(values[row], count) for row, count in suspects]
+    suspects = zip(longer.tolist(), marks[longer].tolist(), strict=True)
+    sure[longer] = [_nothing_hidden(records[i], count) for i, count in suspects]
     for name, longest in (("tenant", MAX_TENANT), ("mailing", MAX_MAILING), ("feed", MAX_FEED)):
         wrong = [text for text in texts[name].unique() if text and not _is_id(text, name, longest)]
         if wrong:
@@ -251,10 +252,8 @@ def _is_printable_ascii(texts: pl.Series) -> bool:
     return bool((codes - np.uint8(32) < 95).all())  # below the blank wraps round
 
 
-def _nothing_hidden(raw: bytes | None, marks: int) -> bool:
+def _nothing_hidden(raw: bytes, marks: int) -> bool:
     """Proof 2, else proof 3 (see the head of this module). Escaped quotation marks only ever make it fail."""
-    if raw is None:
-        return False
     found = raw.count(b'"')
     if found == marks:
         return True
