@@ -28,12 +28,14 @@ from pseudonymizer.consent import DEFAULT, Consent, Effect, Mode, Salt, apply
 from pseudonymizer.keys import KeyKind
 from pseudonymizer.pseudonyms import blind_index
 from pseudonymizer.sealing import seal
+from streams.chain import PRIMARY
 from streams.errors import BadRow, Reason, StoreUnavailable
 from streams.events import KINDS
 from streams.messages import Change, RecipientState, encode_receipt, encode_state, parse_change
 
 if TYPE_CHECKING:
     from streams.chain import Claim
+    from streams.incarnation import WasOff
     from streams.keys import Keys
     from streams.state import StateIndex
     from streams.stores import StoreClient
@@ -106,9 +108,17 @@ class ChangesPlan:
 
 
 def plan(
-    claim: Claim, records: Sequence[Record], tenants: Mapping[str, TenantSettings], state: StateIndex, keys: Keys
+    claim: Claim,
+    records: Sequence[Record],
+    tenants: Mapping[str, TenantSettings],
+    state: StateIndex,
+    keys: Keys,
+    was_off: WasOff,
 ) -> ChangesPlan:
-    """What the claim's records change. A record that cannot be read costs only itself (`bad`)."""
+    """What the claim's records change. A record that cannot be read costs only itself (`bad`).
+
+    `was_off` names who was `off` when a state was lost (streams/incarnation.py): that decision is known, no other.
+    """
     result = ChangesPlan()
     for row, record in enumerate(records):
         try:
@@ -122,7 +132,7 @@ def plan(
         version = (claim.incarnation, record.offset)
         known = result.states.get(record.key) or state.state(record.key) or RecipientState((0, -1), {})
         if known.version < version:
-            result.states[record.key] = _changed(claim, change, tenant, known, version, keys, result)
+            result.states[record.key] = _changed(claim, change, tenant, known, version, keys, was_off, result)
     return result
 
 
@@ -133,6 +143,7 @@ def _changed(
     known: RecipientState,
     version: tuple[int, int],
     keys: Keys,
+    was_off: WasOff,
     result: ChangesPlan,
 ) -> RecipientState:
     blind = blind_index(keys.single(KeyKind.BLIND), tenant.name, change.recipient)
@@ -141,7 +152,10 @@ def _changed(
     withdrawal = Withdrawal(change.preference_id, tenant.name)
     effects: set[Effect] = set()
     for purpose, kind, asked in _asked(change, tenant, purposes):
-        before = purposes.get(purpose, {}).get(kind, DEFAULT)
+        before = purposes.get(purpose, {}).get(kind)
+        if before is None:
+            off_since = was_off.get((tenant.name, blind, kind)) if purpose == PRIMARY else None
+            before = DEFAULT if off_since is None else Consent(Mode.OFF, (None, None, None), off_since)
         mode = min(asked, before.mode) if change.everything is not None else asked
         step = apply(
             before,

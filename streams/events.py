@@ -33,6 +33,7 @@ from streams.partitioner import message_key, partitions_of
 if TYPE_CHECKING:
     from streams.chain import Claim
     from streams.declarations import Declarations
+    from streams.incarnation import WasOff
     from streams.keys import Keys
     from streams.seen import Look, Seen
     from streams.state import StateIndex
@@ -119,8 +120,7 @@ NOTHING_KNOWN = Allowed(ALWAYS, NO_STRETCH, NO_STRETCH)
 class EventsWork:
     """Builds the batches of one partition. Used by one thread at a time.
 
-    `off_by_ledger` names who was `off` when a state was lost, as (tenant, blind index, kind): she stays `off` until she
-    says otherwise.
+    `was_off` names who was `off` when a state was lost: she stays `off` until she says otherwise.
     """
 
     def __init__(
@@ -131,11 +131,11 @@ class EventsWork:
         state: StateIndex,
         seen: Seen,
         declarations: Declarations,
-        off_by_ledger: frozenset[tuple[str, bytes, str]] = frozenset(),
+        was_off: WasOff | None = None,
     ) -> None:
         self._partition, self._partitions = partition, partitions
         self._keys, self._state, self._seen, self._declarations = keys, state, seen, declarations
-        self._off_by_ledger = off_by_ledger
+        self._was_off_before = was_off or {}
         self._people: dict[str, Person] = {}
         self._allowed: dict[bytes, tuple[bytes | None, TenantSettings, dict[tuple[str, int], Allowed]]] = {}
 
@@ -298,7 +298,7 @@ class EventsWork:
         kept = self._allowed.get(person.key)
         if kept is not None and kept[0] is raw and kept[1] is tenant:
             return kept[2]
-        if raw is None and not self._off_by_ledger and tenant.purposes[PRIMARY].ceiling > Mode.OFF:
+        if raw is None and not self._was_off_before and tenant.purposes[PRIMARY].ceiling > Mode.OFF:
             return {}
         if len(self._allowed) > REMEMBERED:
             self._allowed.clear()
@@ -326,10 +326,10 @@ class EventsWork:
         return result
 
     def _was_off(self, person: Person, tenant: str, kind: str) -> bool:
-        if not self._off_by_ledger:
+        if not self._was_off_before:
             return False
         blind = blind_index(self._keys.single(KeyKind.BLIND), tenant, person.canonical)
-        return (tenant, blind, kind) in self._off_by_ledger
+        return (tenant, blind, kind) in self._was_off_before
 
     # --- what is counted ---
 

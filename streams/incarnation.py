@@ -7,6 +7,7 @@ makes the worker skip what lies below the old positions nor lets old tokens swal
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -62,16 +63,18 @@ def _lives(analytics: StoreClient) -> list[tuple[int, str, str, str]]:
     return [(int(row[0]), row[1], row[2], row[3]) for row in rows]
 
 
-def after_a_lost_state(
-    life: Incarnation, analytics: StoreClient, identity: StoreClient
-) -> frozenset[tuple[str, bytes, str]]:
+WasOff = Mapping[tuple[str, bytes, str], int]
+"""(tenant, blind index, kind) of who was `off` when a state was lost -> when she decided that (epoch ms)."""
+
+
+def after_a_lost_state(life: Incarnation, analytics: StoreClient, identity: StoreClient) -> WasOff:
     """What a lost state leaves to do before the first claim: rows whose salts went with it go, `off` stays `off`.
 
-    Returns (tenant, blind index, kind) of everybody whose last word before the loss was `off`. Nobody else is
-    remembered: unknown means anonymous, never more. May be done any number of times, by all workers at once.
+    Returns everybody whose last word before the loss was `off`. Nobody else is remembered: unknown means anonymous,
+    never more. May be done any number of times, by all workers at once.
     """
     if life.state_since <= 1:
-        return frozenset()
+        return {}
     names = {"since": life.state_since}
     for store, table in ((analytics, "engagement"), (identity, "recipients")):
         ((left,),) = store.rows(
@@ -87,10 +90,10 @@ def after_a_lost_state(
             log.warning("the state was lost: rows whose consent went with it are removed", table=table, rows=left)
     rows = identity.rows(
         "reading who was off",
-        "SELECT toString(tenant), blind, toString(kind) FROM consents "
+        "SELECT toString(tenant), blind, toString(kind), toUnixTimestamp64Milli(max(decided_at)) FROM consents "
         "WHERE incarnation < {since:UInt32} AND purpose = {purpose:String} "
         "AND effect IN ('raised', 'lowered', 'confirmed') GROUP BY tenant, blind, kind "
         "HAVING argMax(toString(mode), (decided_at, incarnation, recorded_at)) = {off:String}",
         {**names, "purpose": PRIMARY, "off": Mode.OFF.word},
     )
-    return frozenset((tenant, bytes(blind), kind) for tenant, blind, kind in rows)
+    return {(tenant, bytes(blind), kind): decided_at for tenant, blind, kind, decided_at in rows}

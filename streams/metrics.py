@@ -3,7 +3,7 @@
 name                              unit      labels           meaning
 schleuse_events_total             records   outcome, reason  where records of claims went
 schleuse_changes_total            records                    preference changes carried out
-schleuse_stage_seconds            seconds   stage            time of a claim by stage: build, insert, changes
+schleuse_stage_seconds            seconds   stage            time of a claim by stage, waiting included
 schleuse_waits_total              tries                      tries that a store or the broker refused for now
 schleuse_waiting                  reasons                    what the worker is waiting for at this moment
 schleuse_lag_records              records   topic, partition fetched by nobody yet
@@ -13,6 +13,9 @@ schleuse_event_ids_remembered     ids       partition        event ids of the la
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -38,7 +41,14 @@ class Metrics:
         self.remembered = Gauge("schleuse_event_ids_remembered", "ids of 24 h", ["partition"], registry=own)
         self.outcomes = dict.fromkeys(("received", "counted", "off", "duplicates", "rejected"), 0)
 
-    def events(self, batch: EventsBatch, build_seconds: float, insert_seconds: float) -> None:
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Observe how long a stage of a claim takes, waiting included."""
+        began = time.monotonic()
+        yield
+        self._stage.labels(stage).observe(time.monotonic() - began)
+
+    def events(self, batch: EventsBatch) -> None:
         """A claim of events is done."""
         for outcome, count in batch.outcomes.items():
             self.outcomes[outcome] += count
@@ -46,13 +56,10 @@ class Metrics:
                 self._events.labels(outcome, "").inc(count)
         for reason, count in batch.reasons.items():
             self._events.labels("rejected", reason).inc(count)
-        self._stage.labels("build").observe(build_seconds)
-        self._stage.labels("insert").observe(insert_seconds)
 
-    def changes(self, count: int, seconds: float) -> None:
+    def changes(self, count: int) -> None:
         """A claim of changes is done."""
         self._changes.inc(count)
-        self._stage.labels("changes").observe(seconds)
 
     def text(self) -> bytes:
         """The exposition format of Prometheus."""

@@ -28,7 +28,9 @@ from streams.state import StateIndex
 from streams.topics import CHANGES, EVENTS, STATE
 
 if TYPE_CHECKING:
+    from streams.errors import BadRow
     from streams.resources import Resources
+    from streams.tenants import TenantSettings
     from streams.transport import Chunk, Record
 
 T = TypeVar("T")
@@ -143,7 +145,7 @@ class Partition:
             self.state,
             self.seen,
             resources.declarations,
-            resources.off_by_ledger,
+            resources.was_off,
         )
         self.events, self.changes = Buffer(begin_events), Buffer(begin_changes)
         self._note(next_event, next_change)
@@ -242,7 +244,8 @@ class Partition:
                 await self._write_back()
                 await self._wait(self._patience())
                 continue
-            claim = await self._claim(wanted)
+            with self._resources.metrics.timed("claim"):
+                claim = await self._claim(wanted)
             await self._carry_out(claim)
 
     def _patience(self) -> float:
@@ -325,19 +328,10 @@ class Partition:
         tenants = await patiently(
             lambda: self._in_thread(lambda: self._resources.tenants_of(claim.settings)), self._resources.waits
         )
-        began = time.monotonic()
         if claim.kind is Kind.EVENTS:
-            assert self._work
-            work = self._work
-            batch = await self._resources.compute(lambda: work.build(claim, records, tenants))
-            built = time.monotonic()
-            await self._reject(Stage.EVENTS, EVENTS, claim, records, batch.bad)
-            await self._guarded(claim, lambda deadline: self._insert(claim, batch, deadline))
-            work.done(batch)
-            self._resources.metrics.events(batch, built - began, time.monotonic() - built)
+            await self._carry_out_events(claim, records, tenants)
         else:
             await self._carry_out_changes(claim, records, tenants)
-            self._resources.metrics.changes(len(records), time.monotonic() - began)
         (self.events if claim.kind is Kind.EVENTS else self.changes).drop(claim.last + 1)
         self._note(claim.next_event, claim.next_change)
         self.progress.claim = claim.number
@@ -356,30 +350,57 @@ class Partition:
             raise LostLog(f"partition {self.number}: the log lacks the last record of claim {claim.number}")
         return records
 
+    async def _carry_out_events(
+        self, claim: Claim, records: list[Record], tenants: Mapping[str, TenantSettings]
+    ) -> None:
+        work, resources = self._work, self._resources
+        assert work
+        with resources.metrics.timed("build"):
+            batch = await resources.compute(lambda: work.build(claim, records, tenants))
+        await self._reject(Stage.EVENTS, EVENTS, claim, records, batch.bad)
+        with resources.metrics.timed("insert"):
+            await self._guarded(claim, lambda deadline: self._insert(claim, batch, deadline))
+        work.done(batch)
+        resources.metrics.events(batch)
+
     def _insert(self, claim: Claim, batch: EventsBatch, deadline: int) -> None:
         kind = pa.timestamp("ms", "UTC")
         column = pa.repeat(pa.scalar(deadline, pa.int64()).cast(kind), len(batch.table))
         table = batch.table.append_column("deadline", column)
         self._resources.analytics.insert("inserting a batch of events", "ingest", table, claim.token("events"))
 
-    async def _carry_out_changes(self, claim: Claim, records: list[Record], tenants: Mapping[str, object]) -> None:
-        resources = self._resources
+    async def _carry_out_changes(
+        self, claim: Claim, records: list[Record], tenants: Mapping[str, TenantSettings]
+    ) -> None:
+        """The steps a to g of streams/changes.py."""
+        resources, timed = self._resources, self._resources.metrics.timed
         identity, analytics, keys = resources.identity, resources.analytics, resources.keys
-        plan = await resources.compute(lambda: steps.plan(claim, records, tenants, self.state, keys))  # type: ignore[arg-type]
+        with timed("plan"):
+            plan = await resources.compute(
+                lambda: steps.plan(claim, records, tenants, self.state, keys, resources.was_off)
+            )
         await self._reject(Stage.CHANGES, CHANGES, claim, records, plan.bad)
-        await self._guarded(claim, lambda until: steps.write_ledger(claim, plan, identity, keys, until))  # a
-        await self._guarded(claim, lambda until: steps.write_removals(claim, plan, identity, analytics, until))  # b, c
-        await self._guarded(claim, lambda _: steps.remove(claim, plan, identity, analytics, keys))  # d, e
-        states = steps.states(plan)
-        await patiently(lambda: resources.send_all(STATE, self.number, states), resources.waits)  # f
-        for key, value in states:
-            self.state.put(key, value)
-        receipts = await self._guarded(
-            claim, lambda until: steps.write_receipts(claim, identity, resources.gone_after_ms, until)
-        )
-        await patiently(lambda: resources.send_receipts(receipts), resources.waits)  # g
+        with timed("ledger"):  # a
+            await self._guarded(claim, lambda until: steps.write_ledger(claim, plan, identity, keys, until))
+        with timed("removals"):  # b, c
+            await self._guarded(claim, lambda until: steps.write_removals(claim, plan, identity, analytics, until))
+        with timed("remove"):  # d, e
+            await self._guarded(claim, lambda _: steps.remove(claim, plan, identity, analytics, keys))
+        with timed("state"):  # f
+            states = steps.states(plan)
+            await patiently(lambda: resources.send_all(STATE, self.number, states), resources.waits)
+            for key, value in states:
+                self.state.put(key, value)
+        with timed("receipts"):  # g
+            receipts = await self._guarded(
+                claim, lambda until: steps.write_receipts(claim, identity, resources.gone_after_ms, until)
+            )
+            await patiently(lambda: resources.send_receipts(receipts), resources.waits)
+        resources.metrics.changes(len(records))
 
-    async def _reject(self, stage: Stage, topic: str, claim: Claim, records: list[Record], bad: list) -> None:  # type: ignore[type-arg]
+    async def _reject(
+        self, stage: Stage, topic: str, claim: Claim, records: list[Record], bad: list[tuple[int, BadRow]]
+    ) -> None:
         if bad:
             await self._resources.reject(stage, topic, self.number, claim.now_ms, [(records[i], why) for i, why in bad])
 

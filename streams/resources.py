@@ -16,7 +16,7 @@ from pseudonymizer.keys import KeyKind
 from streams import tenants as tenants_file
 from streams.declarations import Declarations
 from streams.errors import BrokerError, SettingsError
-from streams.incarnation import Incarnation, after_a_lost_state, current
+from streams.incarnation import Incarnation, WasOff, after_a_lost_state, current
 from streams.keyring import KeyRing
 from streams.keys import Keys
 from streams.metrics import Metrics
@@ -47,7 +47,7 @@ class Resources:
         self.waits, self.metrics = Waits(), Metrics()
         self.declarations = Declarations()
         self.gone_after_ms = max(settings.events_retention_hours * 3_600_000, COMPACTION_MS) + 3_600_000
-        self.off_by_ledger: frozenset[tuple[str, bytes, str]] = frozenset()
+        self.was_off: WasOff = {}
         self.end_is_a_lower_bound = False
         self.states: dict[int, StateIndex] = {}
         self.done: Callable[[int, Claim], None] = lambda _partition, _claim: None
@@ -77,7 +77,7 @@ class Resources:
         if (partitions := len(ends(settings, EVENTS))) != settings.partitions:
             raise SettingsError(f"{EVENTS} has {partitions} partitions, but the setting says {settings.partitions}")
         self.life = current(self.analytics, self._ids)
-        self.off_by_ledger = after_a_lost_state(self.life, self.analytics, self.identity)
+        self.was_off = after_a_lost_state(self.life, self.analytics, self.identity)
         self.tenants_in_force()
 
     def same_topics(self) -> bool:

@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
-from rich.table import Table
 
 from pseudonymizer.keys import KeyKind
 from pseudonymizer.sealing import SealBroken
@@ -36,7 +34,7 @@ def rejected() -> None:
 @_reason
 @_stage
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="The newest so many.")
-@click.option("--json", "as_json", is_flag=True, help="An array of objects, without content, instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="An array of objects, without content, instead of text.")
 @click.pass_obj
 def list_(settings: Settings, reason: str | None, stage: str | None, limit: int, as_json: bool) -> None:
     """List what was refused: where it lay, why, and what was expected. Its content stays sealed."""
@@ -45,13 +43,12 @@ def list_(settings: Settings, reason: str | None, stage: str | None, limit: int,
     if as_json:
         click.echo(orjson.dumps([_object(one) for one in chosen[-limit:]], option=orjson.OPT_INDENT_2))
         return
-    table = Table("id", "at", "stage", "reason", "field", "expected", "bytes", "")
     for one in chosen[-limit:]:
         said = _object(one)
-        state = "sent again" if one.replayed else "" if one.rejection.sealed else "not kept"
-        words = [said[name] for name in ("rejection_id", "at", "stage", "reason", "field", "expected", "size")]
-        table.add_row(*("" if word is None else str(word) for word in words), state)
-    Console().print(table)
+        expected = ": ".join(word for word in (said["field"], said["expected"]) if word)
+        state = "; sent again" if one.replayed else "" if said["kept"] else "; content not kept"
+        click.echo(f"{said['rejection_id']}  {said['at']}  {click.style(said['reason'], bold=True)}")
+        click.echo(f"    {expected or said['stage']} ({said['size']:,} bytes{state})")
     by_reason = Counter(str(one.rejection.reason) for one in chosen)
     click.echo(", ".join(f"{name} {count:,}" for name, count in by_reason.most_common()) or "nothing was refused")
     if strange:
