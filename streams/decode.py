@@ -310,7 +310,7 @@ def _times(times: list[str | int], now_ms: int) -> tuple[Ints, Bools, Ints, Ints
     try:
         texts = pl.Series(times, dtype=pl.String, strict=True)
         length = texts.str.len_bytes().to_numpy().astype(np.int64)
-    except TypeError:  # numbers among them
+    except (TypeError, OverflowError):  # numbers among them, or one of hundreds of digits behind a text
         whole = np.fromiter((type(time) is int for time in times), np.bool_, n)
         numbers = [time if type(time) is int and abs(time) < 1 << 53 else _NEVER_MS for time in times]
         milliseconds = np.asarray(numbers, np.int64)
