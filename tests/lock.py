@@ -16,10 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kafka import KafkaConsumer, TopicPartition
+
 from deploy.embedded.stack import Stack
 from streams import settings as settings_module
 from streams.demo.send import send
 from streams.partitioner import message_key
+from streams.status import status
 from streams.stores import Role, Store, connect
 from streams.totals import Total, totals
 
@@ -177,8 +180,6 @@ class Lock:
 
     def status(self) -> dict[str, Any]:
         """What `schleuse status` says."""
-        from streams.status import status
-
         return status(self.settings)
 
     def changes(self) -> int:
@@ -226,8 +227,6 @@ class Lock:
 
     def consume(self, topic: str) -> list[Any]:
         """All records of a topic, from its beginning."""
-        from kafka import KafkaConsumer, TopicPartition
-
         consumer = KafkaConsumer(bootstrap_servers=self.stack.broker_address, enable_auto_commit=False)
         try:
             partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]

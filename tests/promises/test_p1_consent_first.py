@@ -28,7 +28,7 @@ def engagement(lock: Lock, mailing: str) -> list[tuple[Any, ...]]:
         tuple(row)
         for row in lock.rows(
             Store.ANALYTICS,
-            "SELECT toString(purpose), toString(kind), pseudonym FROM engagement "  # noqa: S608  # a test's own word
+            "SELECT toString(purpose), toString(kind), pseudonym FROM engagement "
             f"WHERE mailing = '{mailing}' ORDER BY ALL",
         )
     ]
@@ -84,7 +84,8 @@ def test_off_is_not_counted_and_leaves_nothing(lock: Lock) -> None:
 def test_a_withdrawal_reaches_back_and_counts_stay(lock: Lock) -> None:
     who, mailing = "p1.three@example.com", "p1-d"
     before = mappings(lock, "acme")
-    carried_out(lock, [preference("acme", who, {"engagement": {"open": "personal", "click": "personal"}}, now_ms() - 5000)])
+    both = {"engagement": {"open": "personal", "click": "personal"}}
+    carried_out(lock, [preference("acme", who, both, now_ms() - 5000)])
     acts = [event("acme", who, mailing=mailing) for _ in range(3)]
     acts += [event("acme", who, mailing=mailing, kind="click", url="https://x.example/") for _ in range(2)]
     lock.send([*acts, event("acme", "p1.else@example.com", mailing=mailing)])
