@@ -46,7 +46,8 @@ def test_a_migration_that_was_cut_off_goes_on_and_one_that_changed_is_refused(
                 admin.do("t", f"DROP TABLE identity.{name} SYNC")
             admin.close()
             migrations = migrate.Migrations(settings, Store.IDENTITY)
-            done, note = [], migrations._note
+            done: list[int] = []
+            note = migrations._note
 
             def cut(migration: Any, at: int, done: list[int] = done, note: Any = note) -> None:
                 if at > 0 and len(done) == statement:  # noqa: B023  called before the loop goes on
