@@ -58,9 +58,10 @@ class Intake:
         resources = self._resources
         by_partition: dict[int, list[tuple[bytes, bytes]]] = {}
         bad: list[tuple[Record, BadRow]] = []
+        versions: dict[str, int] = {}  # of root keys: asked of the ring once a chunk
         for record in chunk.records:
             try:
-                change = self._change(chunk, record, tenants)
+                change = self._change(chunk, record, tenants, versions)
             except BadRow as why:
                 bad.append((record, why))
                 continue
@@ -71,8 +72,12 @@ class Intake:
             await patiently(lambda p=partition, m=messages: resources.send_all(CHANGES, p, m), resources.waits)  # type: ignore[misc]
         await self._refuse(Stage.PREFERENCES, chunk, bad)
 
-    def _change(self, chunk: Chunk, record: Record, tenants: Mapping[str, TenantSettings]) -> Change:
+    def _change(
+        self, chunk: Chunk, record: Record, tenants: Mapping[str, TenantSettings], versions: dict[str, int]
+    ) -> Change:
         asked = parse_preference(record.value, tenants, record.timestamp)
+        if asked.tenant not in versions:
+            versions[asked.tenant] = self._resources.keys.primary(asked.tenant)
         salts = {
             purpose: {kind: secrets.token_bytes(SALT_BYTES) for kind, mode in kinds.items() if mode > Mode.ANONYMOUS}
             for purpose, kinds in (asked.modes or {}).items()
@@ -85,7 +90,7 @@ class Intake:
             modes=asked.modes,
             everything=asked.everything,
             salts={purpose: kinds for purpose, kinds in salts.items() if kinds},
-            key_version=self._resources.keys.primary(asked.tenant),
+            key_version=versions[asked.tenant],
             proof=asked.proof,
         )
 
