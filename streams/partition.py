@@ -80,6 +80,10 @@ class Buffer:
             self.records = self.records[bisect_left(self.records, before, key=lambda record: record.offset) :]
         self.since = time.monotonic()
 
+    def oldest_ms(self) -> int | None:
+        """Record time of the oldest record that no done claim has taken; None when there is none."""
+        return self.records[0].timestamp if self.records else None
+
     def age(self) -> float:
         """Seconds since the oldest record came; 0 when there is none."""
         return time.monotonic() - self.since if self.records else 0.0
@@ -93,7 +97,6 @@ class Progress:
     claim: int = -1
     next_event: int = 0
     next_change: int = 0
-    oldest_uncommitted_ms: int = 0
 
 
 class Partition:

@@ -23,7 +23,7 @@ partition means that nobody else is still writing for it (a stalled worker wakes
 harmless, not this module), or that a chunk is of any particular size.
 
 Needs faust-streaming 0.15.3 exactly: `_getmany`, `_to_message`, `_new_offset`, `_filter_tps_with_pending_acks`,
-`_read_offset`, `_unacked_messages` and `perform_seek` of its consumer are not a public interface.
+`_read_offset`, `_unacked_messages`, `_new_consumer_thread` and `perform_seek` are not a public interface.
 """
 
 from __future__ import annotations
@@ -166,6 +166,15 @@ class _ReadOffsets(dict[TP, int | None]):
         return None if self._ours(tp) else self.get(tp)
 
 
+class _CommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types
+    """Faust reads uncommitted records unless it is transactional itself; a sender's aborted transaction never was."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+
 class ChunkConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
     """Faust's consumer with the invariants I2 to I7 of the module."""
 
@@ -183,6 +192,9 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         self._open: int | None = None
         self._fetching = asyncio.Lock()
         self._read_offset = _ReadOffsets(self._ours)
+
+    def _new_consumer_thread(self) -> _CommittedThread:
+        return _CommittedThread(self, loop=self.loop, beacon=self.beacon)
 
     @property
     def _owner(self) -> Owner:

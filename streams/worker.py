@@ -267,6 +267,7 @@ class Worker:
                     "next_event": partition.progress.next_event,
                     "next_change": partition.progress.next_change,
                     "buffered": len(partition.events.records),
+                    "oldest_uncommitted_seconds": self._age(partition.events.oldest_ms()),
                     "lag": self.lag(EVENTS, number, partition.progress.next_event),
                     "preferences_known": len(partition.state),
                     "event_ids_remembered": len(partition.seen),
@@ -274,6 +275,10 @@ class Worker:
                 for number, partition in sorted(self.partitions.items())
             ],
         }
+
+    @staticmethod
+    def _age(record_ms: int | None) -> float | None:
+        return None if record_ms is None else round(time.time() - record_ms / 1000, 1)
 
     def ready(self) -> bool:
         """Whether all partitions of this worker are loaded."""

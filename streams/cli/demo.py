@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -193,45 +194,51 @@ def _figures(declared: dict[str, Any], have: dict[Any, Any], want: dict[Any, Any
 
 
 def _show(summary: dict[str, Any], console: Console) -> None:
-    table = Table("sender", "mailing", title="People who opened and clicked, and the truth", title_justify="left")
-    for name in ("sent to", "opened", "truth", "clicked", "truth"):
-        table.add_column(name, justify="right")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("sender", no_wrap=True)
+    table.add_column("mailing", no_wrap=True, overflow="ellipsis", max_width=24)
+    for name in ("sent to", "people who opened", "who clicked"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    last = None
     for line in summary["mailings"]:
-        opened, clicked = (line[word] / max(1, line["recipients"]) for word in ("openers", "clickers"))
+        people = max(1, line["recipients"])
+        same = all(line[word] == line[f"{word}_in_truth"] for word in ("openers", "clickers"))
         table.add_row(
-            line["tenant"],
+            "" if line["tenant"] == last else line["tenant"],
             line["name"],
             f"{line['recipients']:,}",
-            f"{line['openers']:,} ({opened:.0%})",
-            _truth(line, "openers"),
-            f"{line['clickers']:,} ({clicked:.0%})",
-            _truth(line, "clickers"),
+            f"{line['openers']:,} [dim]{line['openers'] / people:4.0%}[/]",
+            f"{line['clickers']:,} [dim]{line['clickers'] / people:4.0%}[/]",
+            "[green]as in truth[/]"
+            if same
+            else f"[red]truth {line['openers_in_truth']:,}, {line['clickers_in_truth']:,}[/]",
         )
-    console.print()
+        last = line["tenant"]
     console.print(table)
     console.print(
-        f"\n[bold]{summary['received']:,}[/] events came in, [bold]{summary['events_per_second']:,}[/] a second on "
-        "this machine. Where every one of them went:"
+        f"[bold]{summary['received']:,}[/] events came in, {summary['events_per_second']:,} a second on this machine, "
+        "the feeding included.\nWhere every one of them went:\n"
     )
+    refused = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_by_reason"].items())
     explained = {
         "counted": "in the figures above and in every cell",
-        "off": "their recipients want no counting at all; nothing of them is kept",
+        "off": "their recipients want no counting at all: nothing is kept",
         "duplicates": "the sender's retries, counted once",
-        "rejected": ", ".join(f"{n:,} {reason}" for reason, n in summary["rejected_by_reason"].items()),
+        "rejected": refused,
     }
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column()
+    rows.add_column(justify="right")
+    rows.add_column(style="dim")
     for term in TERMS:
-        console.print(f"  {term:<11}{summary[term]:>10,}  [dim]{explained[term]}[/]")
+        rows.add_row(f"  {term}", f"{summary[term]:,}", explained[term])
     total = " + ".join(f"{summary[term]:,}" for term in TERMS)
-    sign = "=" if summary["adds_up"] else "≠"
-    console.print(f"  [bold]received   {summary['received']:>10,}[/]  {sign} {total}")
+    rows.add_row("  [bold]received", f"[bold]{summary['received']:,}", f"{'=' if summary['adds_up'] else '≠'} {total}")
+    console.print(rows)
     if summary["exact"]:
         console.print(
             f"\n[green]Exact:[/] all {summary['cells']:,} cells, events and distinct people, equal the truth."
         )
     else:
         console.print(f"\n[red]Not exact:[/] {summary['cells_that_differ']:,} of {summary['cells']:,} cells differ.")
-
-
-def _truth(line: dict[str, Any], word: str) -> str:
-    same = line[word] == line[f"{word}_in_truth"]
-    return f"[green]{line[f'{word}_in_truth']:,}[/]" if same else f"[red]{line[f'{word}_in_truth']:,}[/]"

@@ -58,6 +58,8 @@ def show(said: dict[str, Any], console: Console) -> None:
         console.print("No worker answers on this machine.")
         return
     known = sum(line["preferences_known"] for line in worker["partitions"])
-    console.print(f"worker {worker['worker']}: {worker['state']}, {known:,} preferences known")
+    ages = [age for line in worker["partitions"] if (age := line["oldest_uncommitted_seconds"]) is not None]
+    oldest = f"oldest uncommitted event {max(ages):,.0f} s old" if ages else "nothing uncommitted"
+    console.print(f"worker {worker['worker']}: {worker['state']}, {known:,} preferences known, {oldest}")
     for wait in worker["waiting_for"]:
         console.print(f"  waiting for {wait['seconds']:.0f} s: {wait['reason']}", style="yellow")
