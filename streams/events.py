@@ -475,9 +475,10 @@ def _table(columns: Mapping[str, Any], kept: Array) -> pa.Table:
 
 
 def _empty(kind: pa.DataType, rows: int) -> pa.Array:
-    if kind == pa.date32():
-        return pa.repeat(pa.scalar(0, pa.int32()), rows).cast(kind)
-    return pa.repeat(pa.scalar("" if kind == pa.string() else bytes(16) if kind == pa.binary(16) else 0, kind), rows)
+    """A column of zeros, or of empty strings: whatever the type, its buffers are zeros."""
+    width = 32 if kind == pa.string() else kind.bit_width
+    zeros = pa.py_buffer(bytes((rows + 1) * width // 8))  # strings: one offset more than there are rows
+    return pa.Array.from_buffers(kind, rows, [None, zeros, pa.py_buffer(b"")] if kind == pa.string() else [None, zeros])
 
 
 def _outcome_rows(outcomes: Mapping[str, int], reasons: Mapping[str, int]) -> pa.Table:
