@@ -14,9 +14,9 @@ that wakes up after its partitions have gone. The steps, by number (the same num
     Events: streams/events.py. Changes: streams/changes.py. Either may be done twice.
     A state that holds a version at or above n's next change proves that n is done.
  3  Commit the offsets up to the end of the last claim that is done. They are a hint; the chain is the truth.
- 4  On assignment: read the newest claim, load the state, carry that claim out again (it may not have been done), go on
-    after it. Records below the chain's position are skipped. A log that begins after the position, read again, or ends
-    before it, is lost: stop and say so.
+ 4  On assignment: read the newest claim, load the state, carry that claim out again unless its end was committed (it
+    may not have been done), go on after it. Records below the chain's position are skipped. A log that begins after
+    the position, read again, or ends before it, is lost: stop and say so.
  5  Every insert carries a deadline well inside the stores' memory of tokens (100,000 inserts a table) and the table
     refuses it by its own clock. A fresh deadline is given only together with a fresh look at the newest claim: whoever
     slept finds out before it can write.
@@ -129,6 +129,15 @@ class Claims:
                 f"rules {newest.rules}; this release knows up to {NEWEST_RULES}: start that release or a newer one"
             )
         return Moment(now_ms, newest, settings)
+
+    def since(self, claim: Claim) -> int:
+        """How many claims of all partitions were made after this one: at most that many inserts a table."""
+        ((count,),) = self._analytics.rows(
+            "counting claims",
+            "SELECT count() FROM claims WHERE now > fromUnixTimestamp64Milli({now:Int64})",
+            {"now": claim.now_ms},
+        )
+        return int(count)
 
     def take(self, wanted: Claim, deadline_ms: int) -> None:
         """Step 1: try to be the first to claim the number. Who won is only known after `look`."""

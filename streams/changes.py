@@ -3,7 +3,8 @@
 The order of the steps is what makes a receipt true; each is the same done twice (streams/chain.py, step 2):
 
  a  the consent ledger and the mappings of new grants, under the claim's token
- b  the pseudonyms that must go, into `removals` of both stores, under the claim's token
+ b  the pseudonyms that must go, into `removals` of both stores; without a token, since the list is forgotten after a
+    day and a claim may be resumed later than that; the same pseudonym twice is the same list
  c  what will be removed, counted into `requests`, under the claim's token: the first count is what the receipt says
  d  remove: rows of claims below this one, mappings, and the data keys that sealed them
  e  count that nothing is left; if something is, d again
@@ -231,17 +232,21 @@ def _guard(claim: Claim, deadline_ms: int) -> dict[str, tuple[pa.DataType, int]]
 
 
 def _insert(
-    store: StoreClient, table: str, schema: pa.Schema, rows: Sequence[Sequence[Any]], claim: Claim, deadline_ms: int
+    store: StoreClient,
+    table: str,
+    schema: pa.Schema,
+    rows: Sequence[Sequence[Any]],
+    claim: Claim,
+    deadline_ms: int,
+    guarded: bool = True,
 ) -> None:
     if not rows:
         return
-    data = pa.Table.from_arrays(
-        [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), schema.types, strict=True)],
-        schema=schema,
-    )
+    columns = zip(zip(*rows, strict=True), schema.types, strict=True)
+    data = pa.Table.from_arrays([pa.array(column, kind) for column, kind in columns], schema=schema)
     for name, (kind, value) in _guard(claim, deadline_ms).items():
         data = data.append_column(name, pa.repeat(pa.scalar(value, pa.int64()).cast(kind), len(data)))
-    store.insert(f"writing {table}", table, data, claim.token("changes"))
+    store.insert(f"writing {table}", table, data, claim.token("changes") if guarded else None)
 
 
 def write_ledger(claim: Claim, changes: ChangesPlan, identity: StoreClient, keys: Keys, deadline_ms: int) -> None:
@@ -271,8 +276,8 @@ def write_removals(
     claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics: StoreClient, deadline_ms: int
 ) -> None:
     """Steps b and c."""
-    _insert(analytics, "removals", REMOVALS, [(p,) for p in changes.remove], claim, deadline_ms)
-    _insert(identity, "removals", REMOVALS, [(p,) for p in changes.unmap], claim, deadline_ms)
+    _insert(analytics, "removals", REMOVALS, [(p,) for p in changes.remove], claim, deadline_ms, guarded=False)
+    _insert(identity, "removals", REMOVALS, [(p,) for p in changes.unmap], claim, deadline_ms, guarded=False)
     if not changes.withdrawals:
         return
     rows = _counts(

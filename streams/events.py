@@ -19,15 +19,17 @@ import pyarrow as pa
 from aggregates.actors import NEEDS_IP, classify
 from aggregates.devices import family
 from aggregates.steps import step_of
-from pseudonymizer.consent import ALWAYS, Mode
+from pseudonymizer.consent import Mode
 from pseudonymizer.decisions import NEVER, thresholds
 from pseudonymizer.keys import KeyKind
 from pseudonymizer.pseudonyms import blind_index, event_hashes, visitor_seeds
 from pseudonymizer.recipients import BadRecipient, canonical
+from streams import ingest
 from streams.chain import PRIMARY
 from streams.decode import decode
 from streams.errors import BadRow, ChainStopped, Reason
 from streams.keys import SEPARATOR
+from streams.limits import NO_STRETCH, NOTHING_KNOWN, Allowed, Limits, Stretch
 from streams.partitioner import message_key, partitions_of
 
 if TYPE_CHECKING:
@@ -45,36 +47,6 @@ HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 KINDS = {"open": 0, "click": 1}
 Array = np.ndarray[Any, Any]
 REMEMBERED = 200_000  # recipients and user agents whose answers are kept between batches
-
-# The columns of analytics.ingest, in its order, but for `deadline`, which every attempt appends anew.
-SCHEMA = pa.schema(
-    [
-        ("incarnation", pa.uint32()),
-        ("partition", pa.uint16()),
-        ("claim", pa.uint64()),
-        ("first", pa.uint64()),
-        ("tenant", pa.string()),
-        ("mailing", pa.string()),
-        ("kind", pa.string()),
-        ("link", pa.string()),
-        ("device", pa.string()),
-        ("actor", pa.string()),
-        ("occurred_ms", pa.int64()),
-        ("counted", pa.uint8()),
-        ("step", pa.uint8()),
-        ("seed0", pa.uint64()),
-        ("seed1", pa.uint64()),
-        ("purpose", pa.string()),
-        ("pseudonym", pa.binary(16)),
-        ("key_version", pa.uint16()),
-        ("expires", pa.date32()),
-        ("event_hash", pa.uint64()),
-        ("hour", pa.uint32()),
-        ("outcome", pa.string()),
-        ("reason", pa.string()),
-        ("events", pa.uint64()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,27 +66,6 @@ class Person(NamedTuple):
     key: bytes
     canonical: str
     flaw: Reason | None
-
-
-class Stretch(NamedTuple):
-    """From when on (epoch ms) an event gets a row under this pseudonym; NEVER: there is none."""
-
-    begins: int
-    pseudonym: bytes
-    key_version: int
-
-
-class Allowed(NamedTuple):
-    """What one purpose allows for one recipient and kind: from when she is counted, and from when under which
-    pseudonym; the later stretch wins."""
-
-    counts_from: int
-    early: Stretch
-    late: Stretch
-
-
-NO_STRETCH = Stretch(NEVER, bytes(16), 0)
-NOTHING_KNOWN = Allowed(ALWAYS, NO_STRETCH, NO_STRETCH)
 
 
 class EventsWork:
@@ -165,18 +116,8 @@ class EventsWork:
         }
         if outcomes["received"] != sum(n for name, n in outcomes.items() if name != "received"):
             raise ChainStopped(f"partition {claim.partition}, claim {claim.number}: the outcomes do not add up")
-        parts.append(_outcome_rows(outcomes, reasons))
-        table = pa.concat_tables(parts)
-        same = {
-            "incarnation": claim.incarnation,
-            "partition": claim.partition,
-            "claim": claim.number,
-            "first": claim.first,
-        }
-        for index, (name, value) in enumerate(same.items()):
-            column = pa.repeat(pa.scalar(value, SCHEMA.field(name).type), len(table))
-            table = table.set_column(index, SCHEMA.field(name), column)
-        return EventsBatch(table, bad, remember, outcomes, reasons)
+        parts.append(ingest.outcome_rows(outcomes, reasons))
+        return EventsBatch(ingest.of_claim(claim, parts), bad, remember, outcomes, reasons)
 
     def done(self, batch: EventsBatch) -> None:
         """The batch is in the store: remember its event ids."""
@@ -259,7 +200,7 @@ class EventsWork:
         persons, times = frame["person"].to_numpy(), frame["occurred_ms"].to_numpy()
         allowed = self._all_allowed(frame, people, tenants)
         at = persons.astype(np.int64) * 2 + (frame["kind"] == "click").to_numpy()
-        limits = {purpose: _Limits(of_purpose, len(people)) for purpose, of_purpose in allowed.items()}
+        limits = {purpose: Limits(of_purpose, len(people)) for purpose, of_purpose in allowed.items()}
         counted = times >= limits[PRIMARY].counts_from[at]
         columns = self._columns(claim, frame, people, tenants)
         ids = {"event_hash": hashes, "hour": hours.astype(np.uint32)}
@@ -276,10 +217,10 @@ class EventsWork:
             }
             if purpose == PRIMARY:
                 kept = counted | is_row
-                tables.append(_table({**columns, **ids, **own, "counted": counted.astype(np.uint8)}, kept))
-                tables.append(_table(ids, ~kept))
+                tables.append(ingest.rows({**columns, **ids, **own, "counted": counted.astype(np.uint8)}, kept))
+                tables.append(ingest.rows(ids, ~kept))
             else:
-                tables.append(_table({**columns, **own}, is_row))
+                tables.append(ingest.rows({**columns, **own}, is_row))
         return tables, int(counted.sum())
 
     def _all_allowed(
@@ -403,39 +344,6 @@ def _flaw(reason: Reason | None) -> BadRow:
     return BadRow(Reason.BAD_RECIPIENT, "recipient", "an address or an id")
 
 
-class _Limits:
-    """What one purpose allows, as columns over 2 * person + kind; where nothing is named, the default."""
-
-    def __init__(self, of_purpose: Mapping[int, Allowed], people: int) -> None:
-        at = np.fromiter(of_purpose, np.int64, len(of_purpose))
-
-        def spread(column: Array, default: int) -> Array:
-            result = np.full((2 * people, *column.shape[1:]), default, column.dtype)
-            result[at] = column
-            return result
-
-        def columns(stretches: list[Stretch]) -> tuple[Array, Array, Array]:
-            pseudonyms = np.frombuffer(b"".join([stretch.pseudonym for stretch in stretches]), np.uint64)
-            return (
-                spread(np.array([stretch.begins for stretch in stretches], np.int64), NEVER),
-                spread(pseudonyms.reshape(-1, 2), 0),
-                spread(np.array([stretch.key_version for stretch in stretches], np.uint16), 0),
-            )
-
-        allowed = of_purpose.values()
-        self.counts_from = spread(np.array([one.counts_from for one in allowed], np.int64), ALWAYS)
-        self._stretches = columns([one.early for one in allowed]), columns([one.late for one in allowed])
-
-    def pseudonyms(self, at: Array, times: Array) -> tuple[Array, Array]:
-        """The pseudonym (two 64-bit halves; zeros: none) and key version of every event; the later stretch wins."""
-        halves, versions = np.zeros((len(at), 2), np.uint64), np.zeros(len(at), np.uint16)
-        for begins, of_stretch, of_key in self._stretches:
-            holds = times >= begins[at]
-            if holds.any():
-                halves[holds], versions[holds] = of_stretch[at[holds]], of_key[at[holds]]
-        return halves, versions
-
-
 def _expires(
     frame: pl.DataFrame, times: Array, is_row: Array, purpose: str, tenants: Mapping[str, TenantSettings]
 ) -> Array:
@@ -450,44 +358,3 @@ def _expires(
 
 def _where(mask: Array, word: str) -> pl.Series:
     return pl.select(pl.when(pl.Series(mask)).then(pl.lit(word)).otherwise(pl.lit(""))).to_series()
-
-
-def _arrow(name: str, column: Any, kept: Array) -> pa.Array:
-    kind = SCHEMA.field(name).type
-    if isinstance(column, pl.Series):
-        return column.filter(pl.Series(kept)).to_arrow().cast(kind)
-    column = np.ascontiguousarray(column[kept])
-    if name == "pseudonym":
-        return pa.FixedSizeBinaryArray.from_buffers(kind, len(column), [None, pa.py_buffer(column)])
-    if name == "expires":
-        return pa.array(column, pa.int32()).cast(kind)
-    return pa.array(column, kind)
-
-
-def _table(columns: Mapping[str, Any], kept: Array) -> pa.Table:
-    """The rows of `columns` where `kept`, in the shape of `ingest`; a column that is not named is empty."""
-    rows = int(kept.sum())
-    arrays = [
-        _arrow(field.name, columns[field.name], kept) if field.name in columns else _empty(field.type, rows)
-        for field in SCHEMA
-    ]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
-
-
-def _empty(kind: pa.DataType, rows: int) -> pa.Array:
-    """A column of zeros, or of empty strings: whatever the type, its buffers are zeros."""
-    width = 32 if kind == pa.string() else kind.bit_width
-    zeros = pa.py_buffer(bytes((rows + 1) * width // 8))  # strings: one offset more than there are rows
-    return pa.Array.from_buffers(kind, rows, [None, zeros, pa.py_buffer(b"")] if kind == pa.string() else [None, zeros])
-
-
-def _outcome_rows(outcomes: Mapping[str, int], reasons: Mapping[str, int]) -> pa.Table:
-    rows = [(name, "", count) for name, count in outcomes.items() if count and name != "rejected"]
-    rows += [("rejected", reason, count) for reason, count in sorted(reasons.items())]
-    names, whys, counts = ([row[i] for row in rows] for i in range(3))
-    columns = {
-        "outcome": pl.Series(names, dtype=pl.String),
-        "reason": pl.Series(whys, dtype=pl.String),
-        "events": np.array(counts, np.uint64),
-    }
-    return _table(columns, np.ones(len(rows), bool))

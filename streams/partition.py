@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -18,8 +17,9 @@ import pyarrow as pa
 import structlog
 
 from streams import changes as steps
+from streams.buffer import Buffer
 from streams.chain import NEWEST_RULES, Claim, Claims, Kind, Moment
-from streams.errors import LostLog, StoreLate
+from streams.errors import ChainStopped, LostLog, StoreLate
 from streams.events import EventsBatch, EventsWork
 from streams.patience import patiently
 from streams.rejections import Stage
@@ -39,54 +39,12 @@ log = structlog.get_logger("schleuse.partition")
 MOST_CHANGES = 20_000  # a run of changes is one claim: a DELETE costs the same for one and for many
 CHANGES_SECONDS = 0.3  # how long changes are gathered
 LOOK_SECONDS = 20.0  # a deadline that was given longer ago is given anew
+MOST_SINCE = 50_000  # claims since one that may be carried out again: half of what the stores remember
 SEEN_HOURS = 25  # 24 h and the hour that has begun
 
 
 class Overtaken(Exception):
     """Somebody else has gone on with the chain: drop everything and read it again."""
-
-
-class Buffer:
-    """Fetched records of one topic-partition that no claim has taken yet, in offset order."""
-
-    def __init__(self, position: int) -> None:
-        self.position = position  # the offset that the next chunk has to begin with
-        self.records: list[Record] = []
-        self.since = 0.0  # when the oldest came (monotonic seconds)
-
-    def add(self, chunk: Chunk) -> None:
-        """Take a chunk that begins at or before the position; one that begins later is of an older fetch: dropped."""
-        if chunk.begins > self.position or chunk.last < self.position:
-            return
-        records = chunk.records
-        if chunk.first < self.position:
-            records = [record for record in records if record.offset >= self.position]
-        if not self.records:
-            self.since = time.monotonic()
-        self.records += records
-        self.position = chunk.last + 1
-
-    def run(self, last: int) -> list[Record]:
-        """The records up to `last`, which stay until `drop`."""
-        if self.records and self.records[-1].offset <= last:
-            return list(self.records)
-        return self.records[: bisect_left(self.records, last + 1, key=lambda record: record.offset)]
-
-    def drop(self, before: int) -> None:
-        """Forget the records below `before`."""
-        if not self.records or self.records[-1].offset < before:
-            self.records = []
-        else:
-            self.records = self.records[bisect_left(self.records, before, key=lambda record: record.offset) :]
-        self.since = time.monotonic()
-
-    def oldest_ms(self) -> int | None:
-        """Record time of the oldest record that no done claim has taken; None when there is none."""
-        return self.records[0].timestamp if self.records else None
-
-    def age(self) -> float:
-        """Seconds since the oldest record came; 0 when there is none."""
-        return time.monotonic() - self.since if self.records else 0.0
 
 
 @dataclass
@@ -134,10 +92,14 @@ class Partition:
                 break
             log.info("the newest claim is done already, reading again", partition=self.number)
             await asyncio.sleep(0.2)
-        self._newest, self._again = newest, newest is not None
+        self._newest = newest
         next_event, next_change = (newest.next_event, newest.next_change) if newest else (0, 0)
-        begin_events = newest.first if newest and newest.kind is Kind.EVENTS else next_event
-        begin_changes = newest.first if newest and newest.kind is Kind.CHANGES else next_change
+        self._again = newest is not None and not await self._was_committed(newest)
+        again = newest if self._again else None
+        if again:
+            await self._check_tokens(again)
+        begin_events = again.first if again and again.kind is Kind.EVENTS else next_event
+        begin_changes = again.first if again and again.kind is Kind.CHANGES else next_change
         begin_events = await self._check_log(EVENTS, begin_events, next_event)
         begin_changes = await self._check_log(CHANGES, begin_changes, next_change)
         await self._load_seen(begin_events)
@@ -158,10 +120,6 @@ class Partition:
         """Where to begin; a log that does not hold what the chain needs is lost (4)."""
         resources = self._resources
         first, end = await patiently(lambda: resources.tail.bounds(topic, self.number), resources.waits)
-        if first > begin and first <= position and await self._was_committed(topic, position):
-            # Retention took the newest claim's records. Its end was committed, which comes after it was done (3).
-            self._again = False
-            return position
         if topic == EVENTS and not self._newest and first > 0:
             log.warning("the log does not begin at 0: what came before was never received", partition=self.number)
             return first
@@ -172,10 +130,26 @@ class Partition:
             )
         return begin
 
-    async def _was_committed(self, topic: str, position: int) -> bool:
+    async def _was_committed(self, claim: Claim) -> bool:
+        """Whether the end of a claim was committed: that comes after it was done (3), so it need not be done again."""
         resources = self._resources
+        events = claim.kind is Kind.EVENTS
+        topic, position = (EVENTS, claim.next_event) if events else (CHANGES, claim.next_change)
         committed = await patiently(lambda: resources.committed(topic, self.number), resources.waits)
         return committed is not None and committed >= position
+
+    async def _check_tokens(self, claim: Claim) -> None:
+        """A claim may be carried out again only while the stores still remember its tokens (5).
+
+        Raises ChainStopped when others have made so many claims since that they may not: whether it was counted cannot
+        be known any more.
+        """
+        since = await patiently(lambda: self._in_thread(lambda: self._claims.since(claim)), self._resources.waits)
+        if since > MOST_SINCE:
+            raise ChainStopped(
+                f"partition {self.number}: claim {claim.number} was not committed and {since:,} were made since: "
+                "whether it was counted cannot be known. See docs/operations.md, 'A claim too old'"
+            )
 
     async def _load_seen(self, below: int) -> None:
         """The event ids of 24 h below the point of resumption, whatever incarnation they were seen in."""
@@ -340,6 +314,15 @@ class Partition:
         self.progress.claim = claim.number
         self._resources.done(self.number, claim)  # 3
 
+    def _check_not_done(self, claim: Claim) -> None:
+        """What was built may have seen a state after the claim: then the claim is done, by somebody else (2).
+
+        A token does not cover that: a target that the true batch left empty has never spent it. The index is fed in the
+        event loop only, so a look after the build sees everything that the build saw.
+        """
+        if self.state.highest >= (claim.incarnation, claim.next_change):
+            raise Overtaken
+
     async def _records(self, claim: Claim) -> list[Record] | None:
         """The run of a claim, as soon as all of it has been fetched; None when the partition is to stop."""
         buffer = self.events if claim.kind is Kind.EVENTS else self.changes
@@ -360,6 +343,7 @@ class Partition:
         assert work
         with resources.metrics.timed("build"):
             batch = await resources.compute(lambda: work.build(claim, records, tenants))
+        self._check_not_done(claim)
         await self._reject(Stage.EVENTS, EVENTS, claim, records, batch.bad)
         with resources.metrics.timed("insert"):
             await self._guarded(claim, lambda deadline: self._insert(claim, batch, deadline))

@@ -35,8 +35,12 @@ class StateIndex:
         return decode_state(raw) if raw is not None else None
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Remember a state that this worker has written itself."""
-        self._put(key, value, state_version(value))
+        """Remember a state that this worker has written itself; if it was the late one, the newer stays."""
+        known, version = self._states.get(key), state_version(value)
+        if known is not None and state_version(known) > version:
+            self.stale.append(key)
+        else:
+            self._put(key, value, version)
 
     def apply(self, records: list[Record]) -> None:
         """Add records of the topic. A key whose topic record is older than what is known lands in `stale`."""

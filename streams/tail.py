@@ -31,6 +31,7 @@ class Tail:
         self._apply: dict[str, Apply] = {}
         self._position: dict[TopicPartition, int] = {}
         self._moved = asyncio.Condition()
+        self._epoch = 0  # of what is followed: what was fetched in another one is dropped
         self._failed: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
         self._reader: AIOKafkaConsumer | None = None
@@ -71,7 +72,12 @@ class Tail:
         kept = {tp for tp in self._position if tp.topic != topic or tp in wanted}
         new = wanted - kept
         self._position = {tp: self._position[tp] for tp in kept} | dict.fromkeys(new, 0)
+        self._epoch += 1
         self._reader.assign(list(self._position))
+        self._seek()
+
+    def _seek(self) -> None:
+        assert self._reader
         for tp, position in self._position.items():
             self._reader.seek(tp, position)
 
@@ -124,8 +130,12 @@ class Tail:
                 if not self._position:
                     await asyncio.sleep(0.02)
                     continue
-                for tp, batches in (await self._reader.getmany(timeout_ms=100)).items():
-                    await self._apply_run(tp, flatten(batches))
+                epoch = self._epoch
+                fetched = await self._reader.getmany(timeout_ms=100)
+                for tp, batches in fetched.items():
+                    await self._apply_run(tp, flatten(batches), epoch)
+                if epoch != self._epoch:  # what was fetched has moved the reader beyond what is applied
+                    self._seek()
                 async with self._moved:
                     self._moved.notify_all()
         except asyncio.CancelledError:
@@ -140,10 +150,10 @@ class Tail:
             async with self._moved:
                 self._moved.notify_all()
 
-    async def _apply_run(self, tp: TopicPartition, run: list[Record]) -> None:
+    async def _apply_run(self, tp: TopicPartition, run: list[Record], epoch: int) -> None:
         for begin in range(0, len(run), SLICE):
             part = run[begin : begin + SLICE]
-            if tp not in self._position:  # not followed any more
+            if epoch != self._epoch:  # `follow` was called meanwhile
                 return
             if part[-1].offset < self._position[tp]:
                 raise LostLog(f"{tp.topic}-{tp.partition} went back behind offset {self._position[tp]}")

@@ -56,7 +56,7 @@ CREATE TABLE removals
     CONSTRAINT in_time CHECK deadline > now64(3)
 )
 ENGINE = MergeTree ORDER BY (incarnation, partition, claim) TTL at + INTERVAL 1 DAY
-SETTINGS non_replicated_deduplication_window = 100000, fsync_after_insert = 1, fsync_part_directory = 1,
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     auto_statistics_types = '';
 
 -- What senders declared: the newest position in tracking.mailings wins.
