@@ -1,0 +1,166 @@
+"""A broker that comes back empty: a new incarnation, where nothing is skipped, doubled, or known above what was agreed.
+
+Tansu keeps its log in memory, so restarting it is the fault itself.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deploy.embedded.stack import Stack
+from streams.stores import Store
+from tests.lock import Lock, Message, WorkerProcess, event, now_ms, preference
+
+pytestmark = pytest.mark.stack
+
+CELL = ("acme", "i", "open", None, "human")
+OFF, PERSONAL, PSEUDONYMOUS, UNKNOWN = (f"i.{mode}@example.com" for mode in ("off", "personal", "pseudo", "unknown"))
+EVERYBODY = (OFF, PERSONAL, PSEUDONYMOUS, UNKNOWN)
+
+
+@pytest.fixture
+def lock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lock]:
+    with Stack(tmp_path_factory.mktemp("incarnations"), "tansu", die_with_parent=True) as stack, Lock(stack) as running:
+        yield running
+
+
+def carried_out(lock: Lock, worker: WorkerProcess, messages: list[Message]) -> None:
+    """Send preferences, and wait until the worker has carried their changes out."""
+
+    def changes() -> int:
+        return sum(line["next_change"] for line in json.loads(worker.get("/status"))["partitions"])
+
+    lock.until(lambda: b"ready" in worker.get("/ready"), what="the worker")
+    want = changes() + len(messages)
+    lock.send(messages)
+    lock.until(lambda: changes() >= want, what="changes to be carried out")
+
+
+def opens(recipient: str, *numbers: int, **fields: Any) -> list[Message]:
+    return [event("acme", recipient, mailing="i", event_id=f"{recipient[:8]}-{n}", **fields) for n in numbers]
+
+
+def kept(lock: Lock) -> tuple[int, int]:
+    """Rows in engagement, and mappings."""
+    ((rows,),) = lock.rows(Store.ANALYTICS, "SELECT count() FROM engagement")
+    ((mappings,),) = lock.rows(Store.IDENTITY, "SELECT count() FROM recipients")
+    return rows, mappings
+
+
+def reasons(worker: WorkerProcess, what: str) -> list[str]:
+    """The reasons of all its log lines of this event."""
+    lines = [json.loads(line) for line in worker.text().splitlines() if line.startswith("{")]
+    return [line["reason"] for line in lines if line["event"] == what]
+
+
+def ended(worker: WorkerProcess, seconds: float = 45) -> str:
+    """Wait until a worker has ended by itself, with 1; the one sentence that it ended with."""
+    end = time.monotonic() + seconds
+    while worker.process.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+    assert worker.process.poll() == 1, f"it has to end by itself:\n{worker.text()[-3000:]}"
+    (sentence,) = reasons(worker, "worker ends")
+    return sentence
+
+
+def forget(lock: Lock, worker: WorkerProcess) -> WorkerProcess:
+    """Let the broker lose everything; the old worker has to see it and to end by itself. The next one."""
+    lock.stack.restart("broker")
+    lock.until(
+        lambda: (
+            worker.process.poll() is not None or "schleuse topics" in str(reasons(worker, "the broker does not answer"))
+        ),
+        what="the worker to say that the topics are gone",
+    )
+    too_early = lock.run("worker", check=False)
+    assert too_early.returncode == 1
+    assert "schleuse topics" in too_early.stderr
+    assert "Traceback" not in too_early.stderr
+    lock.run("topics")
+    assert "topics" in ended(worker)
+    return lock.worker()
+
+
+def test_a_broker_that_forgot_everything_begins_a_new_incarnation(lock: Lock) -> None:
+    worker = lock.worker()
+    lock.until(lambda: worker.text().count("partitions taken"), what="the worker")
+    decided = now_ms() - 60_000
+    carried_out(
+        lock,
+        worker,
+        [
+            preference("acme", OFF, "*", decided, mode="off"),
+            preference("acme", PERSONAL, {"engagement": {"open": "personal"}}, decided),
+            preference("acme", PSEUDONYMOUS, {"engagement": {"open": "pseudonymous"}}, decided),
+        ],
+    )
+    for who in EVERYBODY:
+        lock.send(opens(who, *range(10)))
+    first = lock.settle()
+    assert (first["counted"], first["off"], first["duplicates"]) == (30, 10, 0)
+    assert lock.totals()[CELL] == (30, 3)
+    assert kept(lock) == (20, 1)
+
+    worker = forget(lock, worker)
+    # Fewer events than there were offsets before: whoever held on to old positions would skip them all.
+    for who in EVERYBODY:
+        lock.send(opens(who, 3, 4, 10, 11))  # two retries of events from before, and two that are new
+    second = lock.settle()
+    assert json.loads(worker.get("/status"))["incarnation"] == 2
+    assert (second["duplicates"], second["rejected"]) == (8, 0)
+    assert (second["counted"], second["off"]) == (30 + 6, 10 + 2)
+    assert lock.totals()[CELL] == (36, 3), "what was counted stays, and everybody is the person she was"
+    assert kept(lock) == (0, 0), "rows and mappings whose salts are lost are gone, and nothing new was agreed to"
+
+    # What comes late from before does not make more known; what is decided anew does.
+    carried_out(
+        lock,
+        worker,
+        [
+            preference("acme", OFF, {"engagement": {"open": "personal"}}, decided - 1),
+            preference("acme", OFF, "*", mode="anonymous"),
+            preference("acme", PERSONAL, {"engagement": {"open": "personal"}}, now_ms() - 2000),
+        ],
+    )
+    lock.send([*opens(OFF, 12), *opens(PERSONAL, 12), *opens(UNKNOWN, 12)])
+    third = lock.settle()
+    assert (third["counted"], third["off"]) == (38, 13)
+    assert kept(lock) == (1, 1)
+
+    # Lost again: who was off two incarnations ago is off, until she says otherwise.
+    worker = forget(lock, worker)
+    lock.send([*opens(OFF, 13), *opens(PERSONAL, 12, 13), *opens(UNKNOWN, 0, 13)])
+    fourth = lock.settle()
+    assert json.loads(worker.get("/status"))["incarnation"] == 3
+    assert (fourth["counted"], fourth["off"], fourth["duplicates"]) == (40, 14, 10)
+    assert kept(lock) == (0, 0)
+    carried_out(lock, worker, [preference("acme", OFF, {"engagement": {"open": "anonymous"}}, now_ms() - 2000)])
+    lock.send(opens(OFF, 14))
+    fifth = lock.settle()
+    assert (fifth["counted"], fifth["off"]) == (41, 14)
+    assert lock.totals()[CELL] == (41, 4)
+    assert fifth["adds_up"]
+    assert "@" not in worker.text()
+
+
+def test_a_worker_that_slept_through_it_doubles_nothing(lock: Lock) -> None:
+    """The new log soon reaches beyond the old positions, while the old worker still reads."""
+    old = lock.worker()
+    lock.send(opens(UNKNOWN, *range(50)) + opens(PERSONAL, *range(50)))
+    lock.settle()
+    lock.stack.restart("broker")
+    lock.run("topics")
+    lock.send([one for n in range(1000, 1500) for who in EVERYBODY for one in opens(who, n)])
+    new = lock.worker()
+    ended(old)
+    said = lock.until(lambda: (s := lock.status())["counted"] >= 2100 and s, what="the new events")
+    lock.until(lambda: not any(line["lag"] for line in json.loads(new.get("/status"))["partitions"]), what="the rest")
+    said = lock.status()
+    assert said["counted"] == 2100
+    assert said["adds_up"]
+    assert lock.totals()[CELL] == (2100, 4)
