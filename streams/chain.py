@@ -94,6 +94,13 @@ SELECT toUnixTimestamp64Milli(now64(3)), (SELECT argMax(hash, at) FROM settings)
          FROM claims WHERE incarnation = {incarnation:UInt32} AND partition = {partition:UInt16}
          ORDER BY number DESC LIMIT 2))
 """
+_BEFORE = """
+SELECT incarnation, lives.events_id, lives.changes_id, claims.number, toString(kind), first, last, next_event,
+    next_change, toUnixTimestamp64Milli(now), rules, mailings, settings, worker
+FROM claims INNER JOIN incarnations AS lives ON lives.number = claims.incarnation
+WHERE incarnation < {incarnation:UInt32} AND partition = {partition:UInt16}
+ORDER BY incarnation DESC, claims.number DESC LIMIT 1
+"""
 _TAKE = """
 INSERT INTO claims (incarnation, partition, number, kind, first, last, next_event, next_change, rules, mailings,
     settings, worker, deadline)
@@ -106,8 +113,9 @@ SELECT {incarnation:UInt32}, {partition:UInt16}, {number:UInt64}, {kind:String},
 class Claims:
     """The table of claims, for one incarnation. Blocking. Raises what `StoreClient` raises, and ChainStopped."""
 
-    def __init__(self, analytics: StoreClient, incarnation: int) -> None:
-        self._analytics, self.incarnation = analytics, incarnation
+    def __init__(self, analytics: StoreClient, incarnation: int, ids: tuple[str, ...]) -> None:
+        """`ids`: Kafka's ids of events and changes (and whatever else makes an incarnation), in that order."""
+        self._analytics, self.incarnation, self._ids = analytics, incarnation, ids
 
     def look(self, partition: int) -> Moment:
         """The newest claim of a partition and the store's clock, in one query.
@@ -116,7 +124,7 @@ class Claims:
         """
         parameters = {"incarnation": self.incarnation, "partition": partition}
         ((now_ms, settings, found),) = self._analytics.rows("reading the newest claim", _LOOK, parameters)
-        claims = [self._claim(partition, row) for row in found]
+        claims = [self._claim(self.incarnation, partition, row) for row in found]
         if len(claims) == 2 and claims[0].number == claims[1].number:
             raise ChainStopped(
                 f"partition {partition}: number {claims[0].number} was claimed twice; the store has lost its memory of "
@@ -158,10 +166,23 @@ class Claims:
         }
         self._analytics.do("claiming", _TAKE, parameters, token=wanted.token("claim"))
 
-    def _claim(self, partition: int, row: Sequence[Any]) -> Claim:
+    def inherited(self, partition: int) -> tuple[Claim, bool, bool] | None:
+        """The last claim of an earlier incarnation; whether its events, and its changes, are topics of this one too."""
+        parameters = {"incarnation": self.incarnation, "partition": partition}
+        rows = self._analytics.rows("reading the claim before this incarnation", _BEFORE, parameters)
+        if not rows:
+            return None
+        incarnation, events_id, changes_id, *claim = rows[0]
+        return (
+            self._claim(incarnation, partition, claim),
+            events_id == self._ids[0],
+            changes_id == self._ids[1],
+        )
+
+    def _claim(self, incarnation: int, partition: int, row: Sequence[Any]) -> Claim:
         number, kind, first, last, next_event, next_change, now_ms, rules, mailings, settings, worker = row
         return Claim(
-            self.incarnation,
+            incarnation,
             partition,
             number,
             Kind(kind),

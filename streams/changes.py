@@ -127,11 +127,11 @@ def plan(
             tenant = tenants.get(change.tenant)
             if tenant is None or record.key is None:
                 raise BadRow(Reason.UNKNOWN_TENANT, "tenant", "a tenant of the settings in force")
+            known = result.states.get(record.key) or state.state(record.key) or RecipientState((0, -1), {})
         except BadRow as flaw:
             result.bad.append((row, flaw))
             continue
         version = (claim.incarnation, record.offset)
-        known = result.states.get(record.key) or state.state(record.key) or RecipientState((0, -1), {})
         if known.version < version:
             result.states[record.key] = _changed(claim, change, tenant, known, version, keys, was_off, result)
     return result

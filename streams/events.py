@@ -68,6 +68,10 @@ class Person(NamedTuple):
     flaw: Reason | None
 
 
+OfKind = dict[tuple[str, int], Allowed]
+"""(purpose, number of the kind) -> what is allowed; empty: nothing is known."""
+
+
 class EventsWork:
     """Builds the batches of one partition. Used by one thread at a time.
 
@@ -87,15 +91,19 @@ class EventsWork:
         self._partition, self._partitions = partition, partitions
         self._keys, self._state, self._seen, self._declarations = keys, state, seen, declarations
         self._was_off_before = was_off or {}
+        self._tenants: Mapping[str, TenantSettings] | None = None
         self._people: dict[str, Person] = {}
-        self._allowed: dict[bytes, tuple[bytes | None, TenantSettings, dict[tuple[str, int], Allowed]]] = {}
+        self._allowed: dict[bytes, tuple[bytes | None, TenantSettings, OfKind]] = {}
 
     def build(self, claim: Claim, records: Sequence[Record], tenants: Mapping[str, TenantSettings]) -> EventsBatch:
         """The claim's batch. Raises ChainStopped when the sum does not add up; a bad record is never an exception."""
+        if tenants is not self._tenants:  # how addresses are compared may have changed
+            self._people.clear()
+            self._tenants = tenants
         decoded = decode([record.value for record in records], claim.now_ms)
         bad = list(decoded.bad)
         frame = self._of_known_tenants(decoded.frame, tenants, bad)
-        frame, people = self._of_this_partition(frame, tenants, bad)
+        frame, people, allowed = self._of_this_partition(frame, tenants, bad)
 
         # Duplicates: a sender's retry within 24 h of record time counts once.
         stamps = np.fromiter((record.timestamp for record in records), np.int64, len(records)) // HOUR_MS
@@ -105,7 +113,7 @@ class EventsWork:
         duplicates = len(frame) - int(new.sum())
         frame, hashes, hours = frame.filter(pl.Series(new)), hashes[new], remember.hours[new]
 
-        parts, counted = self._decided(claim, frame, hashes, hours, people, tenants)
+        parts, counted = self._decided(claim, frame, hashes, hours, people, allowed, tenants)
         reasons = Counter(str(row.reason) for _, row in bad)
         outcomes = {
             "received": len(records),
@@ -137,8 +145,12 @@ class EventsWork:
 
     def _of_this_partition(
         self, frame: pl.DataFrame, tenants: Mapping[str, TenantSettings], bad: list[tuple[int, BadRow]]
-    ) -> tuple[pl.DataFrame, list[Person]]:
-        """Number the distinct recipients (column `person`), and refuse those that cannot be or belong elsewhere."""
+    ) -> tuple[pl.DataFrame, list[Person], list[OfKind]]:
+        """Number the distinct recipients (column `person`), and refuse those that cannot be or belong elsewhere.
+
+        Returns who they are and what is allowed for each. A recipient whose state cannot be read is refused too:
+        never above what is known, and never guessed.
+        """
         frame = frame.with_columns(who=pl.concat_str("tenant", "recipient", separator=SEPARATOR))
         distinct = frame.select("who", "tenant", "recipient").unique("who", maintain_order=True)
         names = distinct["who"].to_list()
@@ -146,10 +158,18 @@ class EventsWork:
         if len(known) > REMEMBERED:
             known.clear()
         missing = [index for index, name in enumerate(names) if name not in known]
+        of_tenant = distinct["tenant"].to_list()
         if missing:
-            of_tenant, recipients = distinct["tenant"].to_list(), distinct["recipient"].to_list()
+            recipients = distinct["recipient"].to_list()
             self._meet([(names[i], tenants[of_tenant[i]], recipients[i]) for i in missing])
         people = [known[name] for name in names]
+        allowed: list[OfKind] = [{}] * len(people)
+        for number, person in enumerate(people):
+            if person.flaw is None:
+                try:
+                    allowed[number] = self._of_person(person, tenants[of_tenant[number]])
+                except BadRow as unreadable:
+                    people[number] = person._replace(flaw=unreadable.reason)
         numbers = pl.DataFrame(
             {
                 "who": distinct["who"],
@@ -162,7 +182,7 @@ class EventsWork:
             for row, number in frame.filter("flawed").select("row", "person").iter_rows():
                 bad.append((row, _flaw(people[number].flaw)))
             frame = frame.filter(~pl.col("flawed"))
-        return frame.drop("who", "flawed"), people
+        return frame.drop("who", "flawed"), people, allowed
 
     def _meet(self, strangers: Sequence[tuple[str, TenantSettings, str]]) -> None:
         met: list[tuple[str, str, bytes]] = []
@@ -188,6 +208,7 @@ class EventsWork:
         hashes: Array,
         hours: Array,
         people: Sequence[Person],
+        allowed: Sequence[OfKind],
         tenants: Mapping[str, TenantSettings],
     ) -> tuple[list[pa.Table], int]:
         """The rows of the events that are new, and how many of them count.
@@ -198,9 +219,9 @@ class EventsWork:
         if not len(frame):
             return [], 0
         persons, times = frame["person"].to_numpy(), frame["occurred_ms"].to_numpy()
-        allowed = self._all_allowed(frame, people, tenants)
+        by_purpose = _by_purpose(frame["person"].unique().to_list(), allowed)
         at = persons.astype(np.int64) * 2 + (frame["kind"] == "click").to_numpy()
-        limits = {purpose: Limits(of_purpose, len(people)) for purpose, of_purpose in allowed.items()}
+        limits = {purpose: Limits(of_purpose, len(people)) for purpose, of_purpose in by_purpose.items()}
         counted = times >= limits[PRIMARY].counts_from[at]
         columns = self._columns(claim, frame, people, tenants)
         ids = {"event_hash": hashes, "hour": hours.astype(np.uint32)}
@@ -223,18 +244,7 @@ class EventsWork:
                 tables.append(ingest.rows({**columns, **own}, is_row))
         return tables, int(counted.sum())
 
-    def _all_allowed(
-        self, frame: pl.DataFrame, people: Sequence[Person], tenants: Mapping[str, TenantSettings]
-    ) -> dict[str, dict[int, Allowed]]:
-        """purpose -> 2 * person + kind -> what is allowed, where it is not the default."""
-        result: dict[str, dict[int, Allowed]] = {PRIMARY: {}}
-        present = frame.select("person", "tenant").unique("person")
-        for number, tenant in zip(present["person"].to_list(), present["tenant"].to_list(), strict=True):
-            for (purpose, kind), allowed in self._of_person(people[number], tenants[tenant]).items():
-                result.setdefault(purpose, {})[2 * number + kind] = allowed
-        return result
-
-    def _of_person(self, person: Person, tenant: TenantSettings) -> dict[tuple[str, int], Allowed]:
+    def _of_person(self, person: Person, tenant: TenantSettings) -> OfKind:
         raw = self._state.raw(person.key)
         kept = self._allowed.get(person.key)
         if kept is not None and kept[0] is raw and kept[1] is tenant:
@@ -247,9 +257,9 @@ class EventsWork:
         self._allowed[person.key] = raw, tenant, found
         return found
 
-    def _look_up(self, person: Person, tenant: TenantSettings) -> dict[tuple[str, int], Allowed]:
+    def _look_up(self, person: Person, tenant: TenantSettings) -> OfKind:
         state = self._state.state(person.key)
-        result: dict[tuple[str, int], Allowed] = {}
+        result: OfKind = {}
         for purpose, of_purpose in tenant.purposes.items():
             for kind, number in KINDS.items():
                 consent = state.purposes.get(purpose, {}).get(kind) if state else None
@@ -338,7 +348,18 @@ class EventsWork:
         return frame.select("seed0", "seed1").to_numpy()
 
 
+def _by_purpose(present: Sequence[int], allowed: Sequence[OfKind]) -> dict[str, dict[int, Allowed]]:
+    """purpose -> 2 * person + kind -> what is allowed, where it is not the default."""
+    result: dict[str, dict[int, Allowed]] = {PRIMARY: {}}
+    for number in present:
+        for (purpose, kind), of_kind in allowed[number].items():
+            result.setdefault(purpose, {})[2 * number + kind] = of_kind
+    return result
+
+
 def _flaw(reason: Reason | None) -> BadRow:
+    if reason is Reason.BAD_VALUE:
+        return BadRow(reason, None, "a recipient whose state this release can read")
     if reason is Reason.MISROUTED:
         return BadRow(reason, None, "the partition of tenant and recipient (Kafka's default partitioner)")
     return BadRow(Reason.BAD_RECIPIENT, "recipient", "an address or an id")

@@ -1,7 +1,7 @@
 """Which life of the topics this is.
 
 A chain belongs to one incarnation of its topics. Kafka gives every topic an id that dies with it; whenever one of
-the three that a chain stands on has changed, the incarnation is one more. So a broker that came back empty neither
+the four that a chain stands on has changed, the incarnation is one more. So a broker that came back empty neither
 makes the worker skip what lies below the old positions nor lets old tokens swallow new batches.
 """
 
@@ -36,11 +36,11 @@ def current(analytics: StoreClient, ids: tuple[str, ...]) -> Incarnation:
     lives = _lives(analytics)
     if not lives or lives[-1][1:] != ids:
         number = lives[-1][0] + 1 if lives else 1
-        names = {"number": number, "events": ids[0], "changes": ids[1], "state": ids[2]}
+        names = {"number": number, "events": ids[0], "changes": ids[1], "state": ids[2], "mailings": ids[3]}
         analytics.do(
             "beginning an incarnation",
-            "INSERT INTO incarnations (number, events_id, changes_id, state_id) "
-            "SELECT {number:UInt32}, {events:String}, {changes:String}, {state:String}",
+            "INSERT INTO incarnations (number, events_id, changes_id, state_id, mailings_id) "
+            "SELECT {number:UInt32}, {events:String}, {changes:String}, {state:String}, {mailings:String}",
             names,
             token=f"incarnation:{number}",
         )
@@ -49,18 +49,19 @@ def current(analytics: StoreClient, ids: tuple[str, ...]) -> Incarnation:
     if lives[-1][1:] != ids:
         raise ChainStopped("another worker sees other topics under the same names: do all speak to the same broker?")
     since = lives[-1][0]
-    for number, *_, state_id in reversed(lives):
+    for number, _, _, state_id, _ in reversed(lives):
         if state_id != ids[2]:
             break
         since = number
     return Incarnation(lives[-1][0], since)
 
 
-def _lives(analytics: StoreClient) -> list[tuple[int, str, str, str]]:
+def _lives(analytics: StoreClient) -> list[tuple[int, str, str, str, str]]:
     rows = analytics.rows(
-        "reading incarnations", "SELECT number, events_id, changes_id, state_id FROM incarnations ORDER BY number"
+        "reading incarnations",
+        "SELECT number, events_id, changes_id, state_id, mailings_id FROM incarnations ORDER BY number",
     )
-    return [(int(row[0]), row[1], row[2], row[3]) for row in rows]
+    return [(int(row[0]), row[1], row[2], row[3], row[4]) for row in rows]
 
 
 WasOff = Mapping[tuple[str, bytes, str], int]
@@ -93,7 +94,7 @@ def after_a_lost_state(life: Incarnation, analytics: StoreClient, identity: Stor
         "SELECT toString(tenant), blind, toString(kind), toUnixTimestamp64Milli(max(decided_at)) FROM consents "
         "WHERE incarnation < {since:UInt32} AND purpose = {purpose:String} "
         "AND effect IN ('raised', 'lowered', 'confirmed') GROUP BY tenant, blind, kind "
-        "HAVING argMax(toString(mode), (decided_at, incarnation, recorded_at)) = {off:String}",
+        "HAVING argMax(mode = {off:String}, (decided_at, mode = {off:String}))",
         {**names, "purpose": PRIMARY, "off": Mode.OFF.word},
     )
     return {(tenant, bytes(blind), kind): decided_at for tenant, blind, kind, decided_at in rows}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from streams.transport import Chunk, Record
 
 SALT_BYTES = 16
+LIFE_BITS = 40  # the newest declaration wins: by the topics' incarnation, then by offset
 ROWS = pa.schema(
     [
         ("tenant", pa.string()),
@@ -58,7 +59,10 @@ class Intake:
         resources = self._resources
         by_partition: dict[int, list[tuple[bytes, bytes]]] = {}
         bad: list[tuple[Record, BadRow]] = []
-        versions: dict[str, int] = {}  # of root keys: asked of the ring once a chunk
+        keys = resources.keys
+        versions = await patiently(  # of root keys: asked of the ring once a chunk
+            lambda: resources.in_thread(lambda: {tenant: keys.primary(tenant) for tenant in tenants}), resources.waits
+        )
         for record in chunk.records:
             try:
                 change = self._change(chunk, record, tenants, versions)
@@ -73,11 +77,9 @@ class Intake:
         await self._refuse(Stage.PREFERENCES, chunk, bad)
 
     def _change(
-        self, chunk: Chunk, record: Record, tenants: Mapping[str, TenantSettings], versions: dict[str, int]
+        self, chunk: Chunk, record: Record, tenants: Mapping[str, TenantSettings], versions: Mapping[str, int]
     ) -> Change:
         asked = parse_preference(record.value, tenants, record.timestamp)
-        if asked.tenant not in versions:
-            versions[asked.tenant] = self._resources.keys.primary(asked.tenant)
         salts = {
             purpose: {kind: secrets.token_bytes(SALT_BYTES) for kind, mode in kinds.items() if mode > Mode.ANONYMOUS}
             for purpose, kinds in (asked.modes or {}).items()
@@ -95,6 +97,7 @@ class Intake:
         )
 
     async def _mailings(self, chunk: Chunk, tenants: Mapping[str, TenantSettings]) -> None:
+        resources = self._resources
         rows, bad = [], []
         for record in chunk.records:
             try:
@@ -105,7 +108,7 @@ class Intake:
             rows.append(
                 (
                     *(declared.tenant, declared.mailing, declared.name, declared.sent_at, declared.recipients),
-                    *(list(declared.links.items()), record.offset),
+                    *(list(declared.links.items()), (resources.life.number << LIFE_BITS) + record.offset),
                 )
             )
         if rows:
@@ -113,7 +116,6 @@ class Intake:
                 [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), ROWS.types, strict=True)],
                 schema=ROWS,
             )
-            resources = self._resources
             await patiently(
                 # Without a token: the newest position of a mailing wins, and the same row twice is the same row.
                 lambda: resources.in_thread(

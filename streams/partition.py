@@ -25,7 +25,7 @@ from streams.patience import patiently
 from streams.rejections import Stage
 from streams.seen import Seen
 from streams.state import StateIndex
-from streams.topics import CHANGES, EVENTS, STATE
+from streams.topics import CHANGES, EVENTS, MAILINGS, STATE
 
 if TYPE_CHECKING:
     from streams.errors import BadRow
@@ -65,8 +65,8 @@ class Partition:
         self.seen = Seen()
         self.progress = Progress()
         self._work: EventsWork | None = None
-        self._newest: Claim | None = None
-        self._again = False  # the newest claim has to be carried out again (4)
+        self._last: Claim | None = None  # the newest claim, or that of an earlier incarnation
+        self._again: Claim | None = None  # the last claim, if it has to be carried out again (4)
         self._deadline: tuple[int, float] = (0, 0.0)  # the store's milliseconds, and our clock when it was given
         self._settings = ""
         self.events, self.changes = Buffer(0), Buffer(0)
@@ -92,16 +92,18 @@ class Partition:
                 break
             log.info("the newest claim is done already, reading again", partition=self.number)
             await asyncio.sleep(0.2)
-        self._newest = newest
-        next_event, next_change = (newest.next_event, newest.next_change) if newest else (0, 0)
-        self._again = newest is not None and not await self._was_committed(newest)
-        again = newest if self._again else None
-        if again:
-            await self._check_tokens(again)
-        begin_events = again.first if again and again.kind is Kind.EVENTS else next_event
-        begin_changes = again.first if again and again.kind is Kind.CHANGES else next_change
-        begin_events = await self._check_log(EVENTS, begin_events, next_event)
-        begin_changes = await self._check_log(CHANGES, begin_changes, next_change)
+        last, same_events, same_changes = newest, True, True
+        if newest is None and (found := await self._inherited()) is not None:
+            last, same_events, same_changes = found
+        self._last = last
+        next_event = last.next_event if last and same_events else None
+        next_change = last.next_change if last and same_changes else None
+        lives = last is not None and (same_events if last.kind is Kind.EVENTS else same_changes)
+        self._again = last if last and lives and not await self._was_committed(last) else None
+        if self._again:
+            await self._check_tokens(self._again)
+        next_event, begin_events = await self._check_log(EVENTS, Kind.EVENTS, next_event)
+        next_change, begin_changes = await self._check_log(CHANGES, Kind.CHANGES, next_change)
         await self._load_seen(begin_events)
         self._work = EventsWork(
             self.number,
@@ -116,19 +118,44 @@ class Partition:
         self._note(next_event, next_change)
         return begin_events, begin_changes
 
-    async def _check_log(self, topic: str, begin: int, position: int) -> int:
-        """Where to begin; a log that does not hold what the chain needs is lost (4)."""
+    @property
+    def changes_kept_from(self) -> int:
+        """tracking.changes may be trimmed below this offset: the newest claim may have to be carried out again."""
+        last = self._last
+        return (
+            min(last.first, self.progress.next_change)
+            if last and last.kind is Kind.CHANGES
+            else self.progress.next_change
+        )
+
+    async def _inherited(self) -> tuple[Claim, bool, bool] | None:
+        """The last claim of an earlier incarnation, and whether its events and its changes are still the same topics.
+
+        Where only another topic was made anew, this one's position goes on: what was counted is not counted again.
+        """
+        return await patiently(
+            lambda: self._in_thread(lambda: self._claims.inherited(self.number)), self._resources.waits
+        )
+
+    async def _check_log(self, topic: str, kind: Kind, position: int | None) -> tuple[int, int]:
+        """The chain's position in a log, and where to begin; a log that does not hold what is needed is lost (4).
+
+        A new chain (`position` None) begins where the log does: what lies below was never received, or carried out
+        and trimmed.
+        """
         resources = self._resources
         first, end = await patiently(lambda: resources.tail.bounds(topic, self.number), resources.waits)
-        if topic == EVENTS and not self._newest and first > 0:
-            log.warning("the log does not begin at 0: what came before was never received", partition=self.number)
-            return first
+        if position is None:
+            if first:
+                log.warning("a new chain, the log begins late", topic=topic, partition=self.number, begins=first)
+            return first, first
+        begin = self._again.first if self._again and self._again.kind is kind else position
         if first > begin or (end < position and not resources.end_is_a_lower_bound):
             raise LostLog(
                 f"{topic}-{self.number} holds offsets {first} to {end}, the chain stands at {position}: records are "
                 "lost. See docs/operations.md, 'A lost log'"
             )
-        return begin
+        return position, begin
 
     async def _was_committed(self, claim: Claim) -> bool:
         """Whether the end of a claim was committed: that comes after it was done (3), so it need not be done again."""
@@ -136,7 +163,7 @@ class Partition:
         events = claim.kind is Kind.EVENTS
         topic, position = (EVENTS, claim.next_event) if events else (CHANGES, claim.next_change)
         committed = await patiently(lambda: resources.committed(topic, self.number), resources.waits)
-        return committed is not None and committed >= position
+        return committed == position  # of the newest claim; anything else was committed in an earlier life
 
     async def _check_tokens(self, claim: Claim) -> None:
         """A claim may be carried out again only while the stores still remember its tokens (5).
@@ -153,7 +180,8 @@ class Partition:
 
     async def _load_seen(self, below: int) -> None:
         """The event ids of 24 h below the point of resumption, whatever incarnation they were seen in."""
-        resources, incarnation = self._resources, self._claims.incarnation
+        resources = self._resources
+        incarnation = self._again.incarnation if self._again else self._claims.incarnation
         which = "partition = {p:UInt16} AND (incarnation < {i:UInt32} OR first < {below:UInt64})"
         names = {"p": self.number, "i": incarnation, "below": below, "hours": SEEN_HOURS}
         sql = (
@@ -173,12 +201,12 @@ class Partition:
     def wants(self, topic: str) -> bool:
         """Whether more of a topic may be fetched: up to one and a half batches ahead, or as far as a claim needs."""
         if topic == EVENTS:
-            newest = self._newest
-            if newest and newest.kind is Kind.EVENTS and self.events.position <= newest.last:
+            last = self._last
+            if last and last.kind is Kind.EVENTS and self.events.position <= last.last:
                 return True
             return len(self.events.records) < self._resources.settings.batch_rows * 3 // 2
         return len(self.changes.records) < MOST_CHANGES or bool(
-            self._newest and self._newest.kind is Kind.CHANGES and self.changes.position <= self._newest.last
+            self._last and self._last.kind is Kind.CHANGES and self.changes.position <= self._last.last
         )
 
     def feed(self, chunk: Chunk) -> None:
@@ -212,13 +240,13 @@ class Partition:
 
     async def _run(self) -> None:
         self.progress.state = "running"
-        if self._newest and self._again:
-            await self._carry_out(self._newest)
+        if self._again:
+            await self._carry_out(self._again)
         while not self._stopping:
             self._fed.clear()
+            await self._write_back()
             wanted = self._wanted()
             if wanted is None:
-                await self._write_back()
                 await self._wait(self._patience())
                 continue
             with self._resources.metrics.timed("claim"):
@@ -239,7 +267,7 @@ class Partition:
 
     def _wanted(self) -> tuple[Kind, int, int] | None:
         """The next claim worth taking: kind, first and last. Changes go first."""
-        next_event, next_change = self._positions()
+        next_event, next_change = self.progress.next_event, self.progress.next_change
         changes = self.changes.records
         if changes and (len(changes) >= MOST_CHANGES or self.changes.age() >= CHANGES_SECONDS):
             return Kind.CHANGES, next_change, changes[:MOST_CHANGES][-1].offset
@@ -248,17 +276,12 @@ class Partition:
             return Kind.EVENTS, next_event, events[: settings.batch_rows][-1].offset
         return None
 
-    def _positions(self) -> tuple[int, int]:
-        if self._newest is None:
-            return self.progress.next_event, self.progress.next_change
-        return self._newest.next_event, self._newest.next_change
-
     async def _claim(self, wanted: tuple[Kind, int, int]) -> Claim:
         """Step 1. The claim with the next number, whoever won it."""
         resources = self._resources
         kind, first, last = wanted
-        number = self._newest.number + 1 if self._newest else 0
-        next_event, next_change = self._positions()
+        number = self._number(self._last) + 1
+        next_event, next_change = self.progress.next_event, self.progress.next_change
         next_event, next_change = (last + 1, next_change) if kind is Kind.EVENTS else (next_event, last + 1)
         mailings = await patiently(resources.declared, resources.waits)
 
@@ -294,17 +317,24 @@ class Partition:
         if claim.worker != resources.name:
             log.info("another worker had taken the claim", partition=self.number, claim=number, worker=claim.worker)
         # Who lost goes on from what the winner fixed: its run may be longer, and of the other kind.
-        self._newest = claim
+        self._last = claim
         return claim
+
+    def _number(self, claim: Claim | None) -> int:
+        """The newest number of this incarnation's chain, if this claim is the last one; -1: there is none yet."""
+        return claim.number if claim and claim.incarnation == self._claims.incarnation else -1
 
     async def _carry_out(self, claim: Claim) -> None:
         """Steps 2 and 3."""
         records = await self._records(claim)
         if records is None:
             return
+        resources = self._resources
         tenants = await patiently(
-            lambda: self._in_thread(lambda: self._resources.tenants_of(claim.settings)), self._resources.waits
+            lambda: self._in_thread(lambda: resources.tenants_of(claim.settings)), resources.waits
         )
+        if resources.tail.position(MAILINGS, 0) < claim.mailings:  # another worker had read further when it claimed
+            await patiently(resources.declared, resources.waits)
         if claim.kind is Kind.EVENTS:
             await self._carry_out_events(claim, records, tenants)
         else:
@@ -342,7 +372,7 @@ class Partition:
         work, resources = self._work, self._resources
         assert work
         with resources.metrics.timed("build"):
-            batch = await resources.compute(lambda: work.build(claim, records, tenants))
+            batch = await self._computed(lambda: work.build(claim, records, tenants))
         self._check_not_done(claim)
         await self._reject(Stage.EVENTS, EVENTS, claim, records, batch.bad)
         with resources.metrics.timed("insert"):
@@ -389,7 +419,10 @@ class Partition:
         self, stage: Stage, topic: str, claim: Claim, records: list[Record], bad: list[tuple[int, BadRow]]
     ) -> None:
         if bad:
-            await self._resources.reject(stage, topic, self.number, claim.now_ms, [(records[i], why) for i, why in bad])
+            refused = [(records[row], why) for row, why in bad]
+            await patiently(
+                lambda: self._resources.reject(stage, topic, self.number, claim.now_ms, refused), self._resources.waits
+            )
 
     async def _write_back(self) -> None:
         """A stalled worker has written an older state over a newer one: write the newer one again."""
@@ -420,7 +453,7 @@ class Partition:
         """Make a write of a claim, again and again until the store has taken it, each time before a fresh deadline."""
 
         async def attempt() -> tuple[bool, T | None]:
-            deadline = await self._fresh(claim.number)
+            deadline = await self._fresh(self._number(claim))
             try:
                 return True, await self._in_thread(lambda: write(deadline))
             except StoreLate:
@@ -444,6 +477,10 @@ class Partition:
 
     def _note(self, next_event: int, next_change: int) -> None:
         self.progress = replace(self.progress, next_event=next_event, next_change=next_change)
+
+    async def _computed(self, build: Callable[[], T]) -> T:
+        """What is built is built again if the key ring cannot for now."""
+        return await patiently(lambda: self._resources.compute(build), self._resources.waits)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await self._resources.in_thread(call)

@@ -61,7 +61,7 @@ class Resources:
         self.tail: Tail
         self._ring: KeyRing
         self._producer: AIOKafkaProducer
-        self._ids: tuple[str, ...]
+        self.ids: tuple[str, ...]
 
     def open(self) -> None:
         """Connect to the stores and open the key ring; find out which incarnation this is. Blocking.
@@ -73,16 +73,20 @@ class Resources:
         self.keys = Keys(self._ring)
         self.identity = connect(settings, Store.IDENTITY, Role.WORKER)
         self.analytics = connect(settings, Store.ANALYTICS, Role.WORKER)
-        self._ids, self.end_is_a_lower_bound = topic_ids(settings)
+        self.ids, self.end_is_a_lower_bound = topic_ids(settings)
         if (partitions := len(ends(settings, EVENTS))) != settings.partitions:
             raise SettingsError(f"{EVENTS} has {partitions} partitions, but the setting says {settings.partitions}")
-        self.life = current(self.analytics, self._ids)
+        self.life = current(self.analytics, self.ids)
         self.was_off = after_a_lost_state(self.life, self.analytics, self.identity)
         self.tenants_in_force()
 
+    def tidy_after_a_lost_state(self) -> None:
+        """Once more what `open` did, for rows that a worker of an earlier incarnation wrote late. Blocking."""
+        after_a_lost_state(self.life, self.analytics, self.identity)
+
     def same_topics(self) -> bool:
         """Whether the topics are still those that this worker began with. Blocking; raises BrokerError."""
-        return topic_ids(self.settings)[0] == self._ids
+        return topic_ids(self.settings)[0] == self.ids
 
     async def committed(self, topic: str, partition: int) -> int | None:
         """The group's committed offset, or None. Raises BrokerError."""

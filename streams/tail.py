@@ -7,15 +7,17 @@ queue behind Faust's long poll, its flow control or its recovery.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 
-from streams.errors import BrokerError, LostLog
+from streams.errors import BrokerError, ChainStopped, LostLog
 from streams.transport import Record, flatten
 
 Apply = Callable[[int, list[Record]], None]
+REACH_SECONDS = 60  # how long the end of a topic may be out of reach before that is said
 SLICE = 20_000  # records applied between two looks at the event loop
 
 
@@ -44,6 +46,7 @@ class Tail:
             "client_id": self._client_id,
             "enable_auto_commit": False,
             "auto_offset_reset": "earliest",
+            "isolation_level": "read_committed",
         }
         self._reader = AIOKafkaConsumer(**common, max_partition_fetch_bytes=4 << 20, fetch_max_wait_ms=100)
         self._offsets = AIOKafkaConsumer(**common)
@@ -105,8 +108,13 @@ class Tail:
             return self._failed is not None or all(self._position.get(tp, end) >= end for tp, end in ends.items())
 
         if not there():
-            async with self._moved:
-                await self._moved.wait_for(there)
+            try:
+                async with self._moved:
+                    await asyncio.wait_for(self._moved.wait_for(there), REACH_SECONDS)
+            except TimeoutError:
+                raise BrokerError(
+                    f"Kafka at {self._broker} did not give all of {topic} within {REACH_SECONDS} s"
+                ) from None
         if self._failed is not None:
             raise self._failed
 
@@ -134,21 +142,34 @@ class Tail:
                 fetched = await self._reader.getmany(timeout_ms=100)
                 for tp, batches in fetched.items():
                     await self._apply_run(tp, flatten(batches), epoch)
-                if epoch != self._epoch:  # what was fetched has moved the reader beyond what is applied
+                if epoch == self._epoch:
+                    await self._pass_markers(epoch)
+                else:  # what was fetched has moved the reader beyond what is applied
                     self._seek()
                 async with self._moved:
                     self._moved.notify_all()
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            # KafkaErrors of the fetch are retried by aiokafka itself; what arrives here is final.
+            # aiokafka retries KafkaErrors of a fetch itself; what arrives here is final, and must not be waited for.
             self._failed = (
                 error
                 if isinstance(error, LostLog)
-                else BrokerError(f"reading {self._client_id} from Kafka ended ({type(error).__name__})")
+                else ChainStopped(f"reading {self._client_id} from Kafka ended ({type(error).__name__}): start again")
             )
             async with self._moved:
                 self._moved.notify_all()
+
+    async def _pass_markers(self, epoch: int) -> None:
+        """Move on over what is no record: transaction markers, a beginning that retention has moved."""
+        assert self._reader
+        for tp in list(self._position):
+            if epoch != self._epoch:
+                return
+            with contextlib.suppress(TimeoutError, IllegalStateError):  # a position that is being found; a rebalance
+                position = await asyncio.wait_for(self._reader.position(tp), 1.0)
+                if epoch == self._epoch and position > self._position[tp]:
+                    self._position[tp] = position
 
     async def _apply_run(self, tp: TopicPartition, run: list[Record], epoch: int) -> None:
         for begin in range(0, len(run), SLICE):

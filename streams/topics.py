@@ -199,23 +199,23 @@ def alter(settings: Settings, actions: Sequence[Alter]) -> None:
 # --- what a worker asks ---
 
 
-def topic_ids(settings: Settings) -> tuple[tuple[str, str, str], bool]:
-    """The ids of events, changes and state, which die with their topics; and whether ends of logs are lower bounds.
+def topic_ids(settings: Settings) -> tuple[tuple[str, ...], bool]:
+    """The ids of events, changes, state and mailings, which die with them; and whether ends of logs are lower bounds.
 
     Tansu answers for the end of a log the last batch's first offset plus one.
     Blocking. Raises BrokerError when a topic is missing, or the broker has no topic ids (Kafka has them since 2.8).
     """
-    names = (EVENTS, CHANGES, STATE)
+    names = (EVENTS, CHANGES, STATE, MAILINGS)
     with admin(settings.broker, "asking for topic ids") as client:
         deadline = time.monotonic() + _APPEARS_SECONDS
         while missing := [name for name in names if name not in (found := describe(client, names))]:
             if time.monotonic() > deadline:
                 raise BrokerError(f"Kafka at {settings.broker} has no topic {', '.join(missing)}: schleuse topics")
             time.sleep(0.1)
-        events, changes, state = (found[name].id for name in names)
-        if not (events and changes and state):
+        ids = tuple(found[name].id or "" for name in names)
+        if not all(ids):
             raise BrokerError(f"Kafka at {settings.broker} gives its topics no ids: Kafka 2.8 or later is needed")
-        return (events, changes, state), not found[EVENTS].is_kafka
+        return ids, not found[EVENTS].is_kafka
 
 
 def committed_offset(settings: Settings, topic: str, partition: int) -> int | None:

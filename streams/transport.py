@@ -293,6 +293,14 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
                 await self.seek_wait({tp: offset})
                 self._next[tp] = offset
 
+    def behind(self, tp: TP) -> int:
+        """How far the next fetch is from the end of what may be read (markers passed), by the last answer."""
+        assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
+        if tp not in assignment.tps:
+            return 0
+        at = assignment.state_value(tp)
+        return max(0, at.lso - at.position) if at.has_valid_position and at.lso is not None else 0
+
     def done(self, tp: TP, offset: int) -> None:
         """Everything of `tp` before `offset` is carried out and may be committed (I5). Never goes back."""
         if offset > self._done.get(tp, 0):

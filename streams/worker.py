@@ -22,7 +22,7 @@ from aiohttp import web
 from faust.types import TP
 
 from streams.chain import Claim, Claims
-from streams.errors import BrokerError, ChainStopped, LostLog, SchleuseError
+from streams.errors import BrokerError, LostLog, SchleuseError, StoreUnavailable
 from streams.intake import TOPICS as TAKEN_IN
 from streams.intake import Intake
 from streams.partition import Overtaken, Partition
@@ -38,6 +38,7 @@ log = structlog.get_logger("schleuse.worker")
 CHUNKED = (EVENTS, CHANGES, PREFERENCES, MAILINGS)
 LOOK_SECONDS = 5.0  # how often the topics' ids and the lag are looked at
 TRIM_SECONDS = 60.0
+LATE_SECONDS = 600.0  # longer than any insert's deadline
 STALLED_SECONDS = 60.0  # a partition that lags and moves no more: the consumer has stopped silently
 
 
@@ -53,6 +54,8 @@ class Worker:
         self._intake = Intake(self.resources)
         self._intaking: dict[TP, asyncio.Task[None]] = {}
         self._reloading: set[asyncio.Task[None]] = set()
+        self._began = time.monotonic()
+        self._crashing: asyncio.Task[None] | None = None
         self._claims: Claims
         self.app: ChunkApp
 
@@ -77,15 +80,15 @@ class Worker:
     async def drain(self, seconds: float) -> None:
         """Finish what is being carried out, for all partitions at once."""
         intaking = list(self._intaking.values())
+        partitions, self.partitions = self.partitions, {}  # whoever fails from here on is not read again
         for reloading in self._reloading:
             reloading.cancel()
-        await asyncio.gather(*(partition.stop(seconds) for partition in self.partitions.values()))
+        await asyncio.gather(*(partition.stop(seconds) for partition in partitions.values()))
         if intaking:
             _, pending = await asyncio.wait(intaking, timeout=1.0)
             for task in pending:
                 task.cancel()
         self._intaking.clear()
-        self.partitions = {}
 
     def wants(self, tp: TP) -> bool:
         """Whether more of a topic-partition may be fetched."""
@@ -98,19 +101,23 @@ class Worker:
         """Hand a chunk to its partition, or to intake."""
         if chunk.topic in TAKEN_IN:
             tp = TP(chunk.topic, chunk.partition)
-            task = asyncio.create_task(self._take_in(tp, chunk), name=f"intake {tp.topic}-{tp.partition}")
+            former = self._intaking.get(tp)
+            task = asyncio.create_task(self._take_in(tp, chunk, former), name=f"intake {tp.topic}-{tp.partition}")
             self._intaking[tp] = task
         elif partition := self.partitions.get(chunk.partition):
             partition.feed(chunk)
 
-    async def _take_in(self, tp: TP, chunk: Chunk) -> None:
+    async def _take_in(self, tp: TP, chunk: Chunk, former: asyncio.Task[None] | None) -> None:
+        if former is not None:  # never two at once: the second one's commit would pass the first
+            await former
         try:
             await self._intake.carry_out(chunk)
             self.app.consumer.done(tp, chunk.last + 1)
         except Exception as error:
             await self.app.crash(error)
         finally:
-            self._intaking.pop(tp, None)
+            if self._intaking.get(tp) is asyncio.current_task():
+                del self._intaking[tp]
 
     # --- what the partitions say ---
 
@@ -123,10 +130,10 @@ class Worker:
         if isinstance(error, Overtaken) and partition is not None:
             log.warning("another worker has gone on with this partition, reading again", partition=number)
             task = asyncio.create_task(self._reload(number, partition))
-        else:
-            task = asyncio.create_task(self.app.crash(error))
-        self._reloading.add(task)
-        task.add_done_callback(self._reloading.discard)
+            self._reloading.add(task)
+            task.add_done_callback(self._reloading.discard)
+        elif partition is not None:
+            self._crashing = asyncio.create_task(self.app.crash(error))
 
     async def _reload(self, number: int, old: Partition) -> None:
         """Drop everything of a partition and read its chain again, as on assignment."""
@@ -150,7 +157,7 @@ class Worker:
         """Everything that can be found wrong before Kafka is joined. Blocking. Raises SchleuseError."""
         fetch_batches()
         self.resources.open()
-        self._claims = Claims(self.resources.analytics, self.resources.life.number)
+        self._claims = Claims(self.resources.analytics, self.resources.life.number, self.resources.ids)
 
     async def run(self) -> int:
         """Run until SIGTERM, SIGINT or a failure; the exit code."""
@@ -212,9 +219,9 @@ class Worker:
                 if time.monotonic() - trimmed > TRIM_SECONDS:
                     trimmed = time.monotonic()
                     await self._tidy()
-            except BrokerError as error:
-                log.warning("the broker does not answer", reason=str(error))
-            except ChainStopped as error:
+            except (BrokerError, StoreUnavailable) as error:
+                log.warning("looked in vain, later again", reason=str(error))
+            except Exception as error:
                 await self.app.crash(error)
 
     def _measure(self, moved: dict[int, tuple[int, float]]) -> None:
@@ -223,26 +230,30 @@ class Worker:
         metrics.waits.set(self.resources.waits.total)
         for number, partition in self.partitions.items():
             for topic, buffer in ((EVENTS, partition.events), (CHANGES, partition.changes)):
-                metrics.lag.labels(topic, number).set(self.lag(topic, number, buffer.position))
+                metrics.lag.labels(topic, number).set(self.lag(topic, number) + len(buffer.records))
             metrics.known.labels(number).set(len(partition.state))
             metrics.remembered.labels(number).set(len(partition.seen))
             at, since = moved.get(number, (-1, now))
             moved[number] = (partition.events.position, since if at == partition.events.position else now)
-            behind = self.lag(EVENTS, number, partition.events.position) and partition.wants(EVENTS)
+            behind = self.lag(EVENTS, number) and partition.wants(EVENTS)
             if behind and not self.resources.waits.now and now - moved[number][1] > STALLED_SECONDS:
                 raise LostLog(f"partition {number} lags and its consumer moves no more: start the worker again")
 
-    def lag(self, topic: str, number: int, position: int) -> int:
+    def lag(self, topic: str, number: int) -> int:
         """Records of a topic-partition that have not been fetched, as far as the last fetch knows."""
-        highwater = self.app.consumer.highwater(TP(topic, number))
-        return max(0, (highwater or 0) - position)
+        behind: int = self.app.consumer.behind(TP(topic, number))
+        return behind
 
     async def _tidy(self) -> None:
         """Trim tracking.changes below what is carried out; destroy keys of days long over."""
         resources = self.resources
-        below = {number: partition.progress.next_change for number, partition in self.partitions.items()}
+        below = {number: partition.changes_kept_from for number, partition in self.partitions.items()}
         await resources.in_thread(lambda: trim(self.settings, CHANGES, below))
         await resources.in_thread(lambda: resources.forget_days(int(time.time() * 1000)))
+        if (
+            time.monotonic() - self._began < LATE_SECONDS
+        ):  # a worker of an earlier life may have written after the first
+            await resources.in_thread(resources.tidy_after_a_lost_state)
 
     # --- what others may see ---
 
@@ -268,7 +279,7 @@ class Worker:
                     "next_change": partition.progress.next_change,
                     "buffered": len(partition.events.records),
                     "oldest_uncommitted_seconds": self._age(partition.events.oldest_ms()),
-                    "lag": self.lag(EVENTS, number, partition.progress.next_event),
+                    "lag": self.lag(EVENTS, number) + len(partition.events.records),
                     "preferences_known": len(partition.state),
                     "event_ids_remembered": len(partition.seen),
                 }

@@ -64,6 +64,12 @@ def apply(settings: Settings, yes: bool) -> None:
         if file.to_json(before) == body:
             click.echo(f"in force already: {file.fingerprint(body)}")
             return
+        for name in before.keys() & wanted.keys():
+            if before[name].lower_local != wanted[name].lower_local:
+                raise SettingsError(
+                    f"{name}: local_part cannot change once it is in force: what people have agreed to lies under keys "
+                    "made by it, and a withdrawal would not find it"
+                )
         if not yes:
             raise SettingsError(f"{len(lines)} changes were not put in force: --yes does")
         _put(analytics, body)

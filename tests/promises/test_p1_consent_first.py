@@ -39,7 +39,9 @@ def mappings(lock: Lock, tenant: str) -> set[int]:
 
 
 def receipt(lock: Lock, kind: str = "withdrawal") -> list[dict[str, Any]]:
-    return [r for record in lock.consume("tracking.receipts") if (r := json.loads(record.value))["kind"] == kind]
+    """All receipts, the newest last (the topic has several partitions)."""
+    receipts = [r for record in lock.consume("tracking.receipts") if (r := json.loads(record.value))["kind"] == kind]
+    return sorted(receipts, key=lambda r: str(r["completed_at"]))
 
 
 def test_unknown_means_anonymous_and_a_grant_is_not_retroactive(lock: Lock) -> None:

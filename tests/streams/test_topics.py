@@ -110,7 +110,7 @@ def test_ends_are_those_of_the_log_whatever_the_broker_says_of_them(settings: Se
 
 def test_topic_ids_live_and_die_with_the_topics(settings: Settings) -> None:
     ids, lower_bound = topics.topic_ids(settings)
-    assert len(set(ids)) == 3
+    assert len(set(ids)) == 4
     assert topics.topic_ids(settings) == (ids, lower_bound)
     admin = KafkaAdminClient(bootstrap_servers=settings.broker)
     # What the flag is for: does ListOffsets tell the end of a log whose last batch has many records?

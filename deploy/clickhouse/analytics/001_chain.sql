@@ -8,6 +8,7 @@ CREATE TABLE incarnations
     events_id String,
     changes_id String,
     state_id String,
+    mailings_id String,
     at DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC')
 )
 ENGINE = MergeTree ORDER BY number
@@ -59,7 +60,7 @@ ENGINE = MergeTree ORDER BY (incarnation, partition, claim) TTL at + INTERVAL 1 
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     auto_statistics_types = '';
 
--- What senders declared: the newest position in tracking.mailings wins.
+-- What senders declared: the newest wins, by incarnation (<< 40) and offset in tracking.mailings.
 CREATE TABLE mailings
 (
     tenant LowCardinality(String),
