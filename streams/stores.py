@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import clickhouse_connect
+import urllib3
 from clickhouse_connect.driver import httputil
 from clickhouse_connect.driver.exceptions import DatabaseError, DataError, ProgrammingError
 
@@ -94,6 +95,23 @@ def _told(where: str, doing: str) -> Iterator[None]:
         raise StoreUnavailable(f"{where} did not answer ({doing}): {type(error).__name__}") from None
 
 
+class _Framed(urllib3.PoolManager):
+    """Takes no answer that does not say how long it is.
+
+    HTTP lets such an answer end wherever the connection does, and an empty result is no bytes at all in ClickHouse's
+    format: an answer that was cut within its headers would pass for "there are no rows".
+    """
+
+    def request(self, method: str, url: str, **named: Any) -> urllib3.BaseHTTPResponse:  # type: ignore[override]  # passed on
+        """As urllib3's. Raises ProtocolError for an answer with neither Content-Length nor chunks."""
+        response = super().request(method, url, **named)
+        assert isinstance(response, urllib3.HTTPResponse)
+        if not response.chunked and response.length_remaining is None:
+            response.close()
+            raise urllib3.exceptions.ProtocolError("the answer ended within its headers")
+        return response
+
+
 class StoreClient:
     """One login at one store. Blocking; may be used by several threads at once. The repr shows no password."""
 
@@ -158,6 +176,6 @@ def connect(settings: Settings, store: Store, role: Role, connections: int = 16)
             connect_timeout=10,
             send_receive_timeout=60,
             query_retries=0,
-            pool_mgr=httputil.get_pool_manager(maxsize=connections, num_pools=2),
+            pool_mgr=_Framed(**httputil.get_pool_manager_options(maxsize=connections, num_pools=2)),
         )
     return StoreClient(where, client)
