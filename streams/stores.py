@@ -7,6 +7,7 @@ role, what was being done and ClickHouse's error code and name, and breaks the e
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -72,8 +73,23 @@ _NAME = re.compile(r"\(([A-Z_]{4,40})\)")
 _GUARDED = {"deduplicate_blocks_in_dependent_materialized_views": 1, "async_insert": 0, "insert_deduplicate": 1}
 
 
+_asked: dict[object, tuple[str, float]] = {}  # what this process waits for at this moment, and since when
+
+
+def unanswered(seconds: float) -> dict[str, float]:
+    """What this process has asked a store and waited for longer than this: a sentence -> since when (epoch seconds)."""
+    limit = time.time() - seconds
+    slow: dict[str, float] = {}
+    for sentence, since in list(_asked.values()):
+        if since < limit:
+            slow[sentence] = min(since, slow.get(sentence, since))
+    return slow
+
+
 @contextmanager
 def _told(where: str, doing: str) -> Iterator[None]:
+    call = object()
+    _asked[call] = (f"{where} has not answered yet ({doing})", time.time())
     try:
         yield
     except (StoreLate, StoreRefused, StoreUnavailable):
@@ -93,6 +109,8 @@ def _told(where: str, doing: str) -> Iterator[None]:
         raise StoreRefused(f"{where}: the client library refused ({doing}): {type(error).__name__}") from None
     except Exception as error:  # urllib3's and the client's: a reset, a cut reply, a stall
         raise StoreUnavailable(f"{where} did not answer ({doing}): {type(error).__name__}") from None
+    finally:
+        del _asked[call]
 
 
 class _Framed(urllib3.PoolManager):
