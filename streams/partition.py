@@ -393,7 +393,7 @@ class Partition:
         resources, timed = self._resources, self._resources.metrics.timed
         identity, analytics, keys = resources.identity, resources.analytics, resources.keys
         with timed("plan"):
-            plan = await resources.compute(
+            plan = await self._computed(
                 lambda: steps.plan(claim, records, tenants, self.state, keys, resources.was_off)
             )
         await self._reject(Stage.CHANGES, CHANGES, claim, records, plan.bad)
