@@ -129,6 +129,7 @@ class Lock:
             **os.environ,
             "SCHLEUSE_PARTITIONS": str(partitions),
             "SCHLEUSE_SESSION_TIMEOUT_SECONDS": "6",
+            "SCHLEUSE_BATCH_SECONDS": "0.2",
         }
         (stack.directory / "tenants.toml").write_text(tenants)
         self.workers: list[WorkerProcess] = []
