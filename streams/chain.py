@@ -88,6 +88,7 @@ class Moment:
 
 _LOOK = """
 SELECT toUnixTimestamp64Milli(now64(3)), (SELECT argMax(hash, at) FROM settings),
+    (SELECT max(number) FROM incarnations),
     (SELECT groupArray(claim) FROM
         (SELECT tuple(number, toString(kind), first, last, next_event, next_change, toUnixTimestamp64Milli(now), rules,
             mailings, settings, worker) AS claim
@@ -123,7 +124,11 @@ class Claims:
         Raises ChainStopped when a number was claimed twice (1), UnknownRules when this release is too old (1).
         """
         parameters = {"incarnation": self.incarnation, "partition": partition}
-        ((now_ms, settings, found),) = self._analytics.rows("reading the newest claim", _LOOK, parameters)
+        ((now_ms, settings, newest_life, found),) = self._analytics.rows("reading the newest claim", _LOOK, parameters)
+        if newest_life > self.incarnation:
+            raise ChainStopped(
+                "the topics were made anew: this worker belongs to an earlier incarnation, start it again"
+            )
         claims = [self._claim(self.incarnation, partition, row) for row in found]
         if len(claims) == 2 and claims[0].number == claims[1].number:
             raise ChainStopped(

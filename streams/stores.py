@@ -176,6 +176,7 @@ class StoreClient:
 
 def connect(settings: Settings, store: Store, role: Role, connections: int = 16) -> StoreClient:
     """Log in. Raises StoreUnavailable when nobody answers, StoreRefused for a wrong password or database."""
+    store, role = Store(store), Role(role)  # also from the equal words of deploy.clickhouse.grants
     url = settings.identity_url if store is Store.IDENTITY else settings.analytics_url
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
