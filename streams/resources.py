@@ -112,9 +112,12 @@ class Resources:
         await self.tail.caught_up(MAILINGS, [0])
 
     async def stop(self) -> None:
-        """Disconnect from everything."""
+        """Disconnect from Kafka."""
         await self.tail.stop()
         await self._producer.stop()
+
+    def close(self) -> None:
+        """Disconnect from the stores and let the threads end. Blocking; may be called after a failure at any point."""
         self._compute.shutdown(wait=False, cancel_futures=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.identity.close()

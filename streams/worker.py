@@ -22,7 +22,7 @@ from aiohttp import web
 from faust.types import TP
 
 from streams.chain import Claim, Claims
-from streams.errors import BrokerError, LostLog, SchleuseError, StoreUnavailable
+from streams.errors import BrokerError, LostLog, SchleuseError, SettingsError, StoreUnavailable
 from streams.intake import TOPICS as TAKEN_IN
 from streams.intake import Intake
 from streams.partition import Overtaken, Partition
@@ -166,6 +166,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
+        runner = await self._serve()
         await self.resources.start()
         self.app = ChunkApp(
             settings.group,
@@ -182,7 +183,6 @@ class Worker:
             datadir=settings.keyring.parent / "faust",
             store="memory://",
         )
-        runner = await self._serve()
         watching = asyncio.create_task(self._watch())
         self.app.finalize()
         await self.app.start()
@@ -315,7 +315,13 @@ class Worker:
             application.router.add_get(path, handler)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.settings.http_port).start()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", self.settings.http_port).start()
+        except OSError:
+            raise SettingsError(
+                f"port {self.settings.http_port} of 127.0.0.1 is taken, by another worker perhaps: "
+                "set http_port (SCHLEUSE_HTTP_PORT) to a free one, or to 0"
+            ) from None
         return runner
 
 
@@ -323,4 +329,7 @@ def run(settings: Settings) -> int:
     """Run a worker in this process until it is told to stop; the exit code. Raises SchleuseError before it began."""
     worker = Worker(settings)
     worker.open()
-    return asyncio.run(worker.run())
+    try:
+        return asyncio.run(worker.run())
+    finally:
+        worker.resources.close()

@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import BinaryIO, NoReturn
 from urllib.parse import unquote_plus, urlsplit
@@ -45,8 +46,8 @@ def read_message(stream: BinaryIO) -> tuple[bytes, bytes] | None:
 class Exchange:
     """One request that has been read whole, and what may be done about it."""
 
-    def __init__(self, client: socket.socket, upstream: int, head: bytes, body: bytes) -> None:
-        self.head, self.body, self._client, self._upstream = head, body, client, upstream
+    def __init__(self, proxy: Proxy, client: socket.socket, head: bytes, body: bytes) -> None:
+        self.head, self.body, self._client, self._proxy = head, body, client, proxy
 
     @property
     def statement(self) -> bytes:
@@ -61,13 +62,15 @@ class Exchange:
 
     def ask(self, request: bytes | None = None) -> bytes:
         """Send the request to the store and read all of its answer; b"" when the store is gone."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._upstream)) as store:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._proxy.upstream)) as store:
             store.sendall(self.head + self.body if request is None else request)
             if request is not None:  # a part only: no answer comes
                 store.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 return b""
-            answer = read_message(store.makefile("rb"))
-            return b"".join(answer) if answer else b""
+            answer = b"".join(read_message(store.makefile("rb")) or ())
+            if code := re.search(rb"X-ClickHouse-Exception-Code: (\d+)", answer):
+                self._proxy.said[code[1].decode()] += 1
+            return answer
         return b""
 
     def answer(self, whole: bytes) -> None:
@@ -208,8 +211,9 @@ class Proxy:
     def __init__(self, url: str) -> None:
         upstream = urlsplit(url).port
         assert upstream
-        self._upstream = upstream
+        self.upstream = upstream
         self.fault: Fault | None = None
+        self.said: Counter[str] = Counter()  # ClickHouse's error codes in what the store has answered
         self._open: set[socket.socket] = set()
         self._listener = self._bound(0)
         self.port: int = self._listener.getsockname()[1]
@@ -261,5 +265,5 @@ class Proxy:
         with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError, ValueError):
             while message := read_message(stream):
                 fault = self.fault or passed_on
-                fault(Exchange(connection, self._upstream, *message))
+                fault(Exchange(self, connection, *message))
         self._open.discard(connection)

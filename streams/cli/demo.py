@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -81,12 +83,15 @@ def _play(events: int, seed: int, directory: Path, broker: Any, console: Console
             [sys.executable, "-m", "streams.cli", "--config", str(stack.settings_file), "worker"],
             stdout=(directory / "logs" / "worker.log").open("wb"),
             stderr=subprocess.STDOUT,
+            env={**os.environ, "SCHLEUSE_HTTP_PORT": "0"},  # the usual port may be another worker's
         )
         try:
             seconds = _feed(story, settings, worker, console)
         finally:
             worker.terminate()
-            worker.wait(30)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(30)
+            worker.kill()
         summary = _summary(story, settings)
         summary |= {
             "seconds_to_start": round(ready - began, 1),

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import MessageSizeTooLargeError
 
 from deploy.embedded.stack import Stack
 from streams.broker import admin, log_ends
@@ -20,6 +21,7 @@ from streams.stores import Store
 from streams.topics import CHANGES, EVENTS, STATE, committed_offset, trim
 from tests.lock import Lock, Message, WorkerProcess, event, now_ms, preference
 from tests.promises.test_p6_exactly_once import story
+from tests.promises.test_p8_bad_input import produce, rejections, send_all
 
 pytestmark = [pytest.mark.kafka, pytest.mark.stack]
 
@@ -114,9 +116,6 @@ def test_a_stopped_worker_that_wakes_up_writes_nothing_twice(lock: Lock, worker:
         worker.process.send_signal(signal.SIGCONT)
     lock.until(lambda: worker.process.poll() is not None or ready(worker), 60, "the first to join again, or to end")
     said = lock.settle()
-    got = {
-        (cell[1].replace("stalled-", "f"), cell[2]): total for cell, total in lock.totals().items() if cell[3] is None
-    }
     of_this = {cell: total for cell, total in lock.totals().items() if cell[1].startswith("stalled-")}
     assert {(c[1].replace("stalled-", "f"), c[2]): t for c, t in of_this.items() if c[3] is None} == truth
     assert said["duplicates"] - before["duplicates"] == retries
@@ -157,6 +156,20 @@ def test_a_withdrawal_reaches_back_and_is_not_undone_by_a_kill(lock: Lock, worke
     assert lock.rows(Store.ANALYTICS, rows) == [(0,)]
     assert lock.rows(Store.IDENTITY, mappings) == [(0,)]
     assert lock.totals()["acme", "withdrawn", "open", None, "human"] == (1050, 50)
+
+
+def test_bad_input_is_refused_as_on_any_broker_and_what_is_far_too_large_by_kafka_itself(
+    lock: Lock, worker: WorkerProcess
+) -> None:
+    sent = send_all(lock, without=("10 MB",))
+    lock.until(lambda: set(sent.bad) <= set(rejections(lock)), what="all rejections")
+    found = rejections(lock)
+    assert {bad.what for at, bad in sent.bad.items() if found[at]["reason"] != bad.reason} == set()
+    assert sent.after["counted"] - sent.before["counted"] == sent.good
+    assert sent.after["adds_up"]
+    with pytest.raises(MessageSizeTooLargeError):
+        produce(lock, [(EVENTS, 0, None, b"x" * 10_000_000)])
+    assert worker.process.poll() is None
 
 
 def test_what_is_carried_out_may_be_forgotten_by_the_log(lock: Lock, worker: WorkerProcess) -> None:

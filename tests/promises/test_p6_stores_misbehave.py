@@ -7,6 +7,7 @@ that replay removed; and no table holds anything twice.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -270,6 +271,12 @@ def _status(worker: WorkerProcess) -> dict[str, Any]:
     return found
 
 
+def _answer(worker: WorkerProcess) -> bytes:
+    with contextlib.suppress(OSError):
+        return worker.get("/ready")
+    return b""
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """One lock for all: what one test leaves, the next one still has to find whole."""
@@ -352,6 +359,75 @@ def test_a_store_that_misbehaves_is_waited_for(
         story.analytics.up()
         story.identity.up()
     story.check()
-    assert _status(worker)["waits"] > waits or "has not answered yet" in words
+    if "has not answered yet" in words:
+        assert story.analytics.said["469"], "what came after its deadline was refused"
+    else:
+        assert _status(worker)["waits"] > waits
     assert worker.process.poll() is None, "the worker waited, and was not started again"
     story.lock.until(lambda: not _status(worker)["waiting_for"], what="nothing to be waited for any more")
+
+
+def test_a_wrong_password_ends_the_worker_with_a_sentence(story: Story, worker: WorkerProcess) -> None:
+    """Waiting cannot help, so it does not wait; whoever runs it starts it again, and nothing is lost."""
+    refused = "refused: ClickHouse error 516 AUTHENTICATION_FAILED"
+    parts = story.wave()
+    story.send(parts[0])
+    story.break_both(faults.says(516, "AUTHENTICATION_FAILED", 403))
+    story.send(parts[1])
+    assert worker.process.wait(40) == 1
+    assert [refused in line and "(login worker)" in line for line in worker.text().splitlines()].count(True) == 1
+    before_it_began = story.lock.worker()
+    assert before_it_began.process.wait(40) == 1
+    (line,) = before_it_began.text().splitlines()
+    assert line.startswith("schleuse: ") and refused in line
+    story.break_both(None)
+    story.lock.environment["SCHLEUSE_INSERT_DEADLINE_SECONDS"] = "60"
+    story.lock.worker()
+    story.send(parts[2])
+    story.check()
+    assert "a value" not in shown(story.lock.stack.directory), "what ClickHouse says quotes statements"
+
+
+def stopped_in(story: Story, sleeper: WorkerProcess, proxy: Proxy, what: bytes, parts: list[list[Message]]) -> Held:
+    """Stop a worker while an insert of it is on its way; more lies fetched in its buffers."""
+    held = Held(lambda exchange: what in exchange.statement)
+    proxy.fault = held
+    story.send(parts[0])
+    assert held.held.wait(30)
+    story.send(parts[1])
+    time.sleep(1.0)  # it fetches
+    sleeper.process.send_signal(signal.SIGSTOP)
+    story.send(parts[2])
+    return held
+
+
+def woken(story: Story, sleeper: WorkerProcess, held: Held) -> str:
+    """Its insert arrives, it wakes up; what it says."""
+    quiet = len(sleeper.text())
+    answer = held.release()
+    assert answer.startswith(b"HTTP/1.1 200"), "the deadline is not over, so the token alone makes it harmless"
+    story.check()
+    sleeper.process.send_signal(signal.SIGCONT)
+    for part in story.wave():
+        story.send(part)
+    story.check()
+    assert sleeper.process.poll() is None
+    return sleeper.text()[quiet:]
+
+
+def test_a_worker_that_slept_finds_out_and_doubles_nothing(story: Story) -> None:
+    """Two workers; first the one, then the other is stopped beyond its session, an insert of it being on its way."""
+    for living in story.lock.workers:
+        if living.process.poll() is None:
+            living.kill(signal.SIGTERM)
+    story.lock.environment["SCHLEUSE_INSERT_DEADLINE_SECONDS"] = "60"
+    first = story.lock.worker()
+    story.lock.until(lambda: b"ready" in _answer(first), what="the first worker")
+    held = stopped_in(story, first, story.analytics, b"ingest", story.wave())
+    second = story.lock.worker()
+    story.check()
+    print(woken(story, first, held))
+    held = stopped_in(story, second, story.identity, b"receipts", story.wave())
+    story.check()
+    print(woken(story, second, held))
+    assert 0
