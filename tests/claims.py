@@ -46,8 +46,11 @@ def tenants(text: str = TENANTS) -> Mapping[str, TenantSettings]:
 
 
 def make_keys(directory: Path) -> Keys:
-    """The keys of a new ring."""
-    return Keys(KeyRing.open(directory / "ring", directory / "kek"))
+    """The keys of a new ring, with a root key for each tenant, as the first grant makes it."""
+    keys = Keys(KeyRing.open(directory / "ring", directory / "kek"))
+    for tenant in ("acme", "beta"):
+        keys.primary(tenant)
+    return keys
 
 
 def claim(kind: Kind, records: Sequence[Record], number: int = 0, mailings: int = 0, incarnation: int = 1) -> Claim:
