@@ -19,7 +19,7 @@ import urllib3
 from clickhouse_connect.driver import httputil
 from clickhouse_connect.driver.exceptions import DatabaseError, DataError, ProgrammingError
 
-from streams.errors import SettingsError, StoreLate, StoreRefused, StoreUnavailable
+from streams.errors import SchleuseError, SettingsError, StoreLate, StoreRefused, StoreUnavailable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,6 +65,7 @@ _FOR_NOW = {
     "735",  # QUERY_WAS_CANCELLED_BY_CLIENT
     "999",  # KEEPER_EXCEPTION
 }
+_NOT_MADE = {"60", "81"}  # UNKNOWN_TABLE, UNKNOWN_DATABASE
 _LATE = "469"  # VIOLATED_CONSTRAINT: the only constraints are deadlines
 _CODE = re.compile(r"(?:Code: |error code )(\d+)")
 _NAME = re.compile(r"\(([A-Z_]{4,40})\)")
@@ -92,7 +93,7 @@ def _told(where: str, doing: str) -> Iterator[None]:
     _asked[call] = (f"{where} has not answered yet ({doing})", time.time())
     try:
         yield
-    except (StoreLate, StoreRefused, StoreUnavailable):
+    except SchleuseError:  # ours already, a missing password file for one
         raise
     except DatabaseError as error:
         text = str(error)
@@ -104,6 +105,8 @@ def _told(where: str, doing: str) -> Iterator[None]:
             raise StoreLate(f"{where} refused an insert that came after its deadline ({doing})") from None
         if code[1] in _FOR_NOW:
             raise StoreUnavailable(f"{where} cannot for now: {said} ({doing})") from None
+        if code[1] in _NOT_MADE:
+            raise StoreRefused(f"{where} lacks its tables ({said}): schleuse migrate makes them") from None
         raise StoreRefused(f"{where} refused: {said} ({doing})") from None
     except (DataError, ProgrammingError) as error:
         raise StoreRefused(f"{where}: the client library refused ({doing}): {type(error).__name__}") from None

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from streams.errors import SchleuseError
+from streams.errors import SchleuseError, SettingsError
 
 if TYPE_CHECKING:
     from deploy.embedded.stack import Stack
@@ -45,7 +45,7 @@ def demo(events: int, seed: int, keep: Path | None, broker: Any, as_json: bool) 
     code 1 if any figure differs from the truth.
     """
     console = Console(stderr=as_json)
-    directory = keep or Path(tempfile.mkdtemp(prefix="schleuse-demo-"))
+    directory = _folder(keep)
     try:
         summary = _play(events, seed, directory, broker, console)
     finally:
@@ -59,6 +59,20 @@ def demo(events: int, seed: int, keep: Path | None, broker: Any, as_json: bool) 
             console.print(f"\nEverything is kept in {keep}: schleuse stack start --dir {keep}")
     if not summary["exact"]:
         sys.exit(1)
+
+
+def _folder(keep: Path | None) -> Path:
+    if keep is None:
+        return Path(tempfile.mkdtemp(prefix="schleuse-demo-"))
+    if (keep / "stack.json").exists():
+        raise SettingsError(
+            f"{keep} holds a stack already: take another folder, or look at it with schleuse stack start --dir {keep}"
+        )
+    try:
+        keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        raise SettingsError(f"the folder {keep} cannot be made") from None
+    return keep
 
 
 def _play(events: int, seed: int, directory: Path, broker: Any, console: Console) -> dict[str, Any]:
@@ -200,27 +214,25 @@ def _figures(declared: dict[str, Any], have: dict[Any, Any], want: dict[Any, Any
 
 def _show(summary: dict[str, Any], console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("sender", no_wrap=True)
-    table.add_column("mailing", no_wrap=True, overflow="ellipsis", max_width=24)
-    for name in ("sent to", "people who opened", "who clicked"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table.add_column("sender", no_wrap=True, min_width=10)
+    table.add_column("mailing", no_wrap=True, overflow="ellipsis", min_width=8, max_width=24)
+    for name, width in (("sent", 6), ("opened", 11), ("clicked", 10), ("exact", 5)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
     last = None
     for line in summary["mailings"]:
         people = max(1, line["recipients"])
-        same = all(line[word] == line[f"{word}_in_truth"] for word in ("openers", "clickers"))
+        opened, clicked = ((line[word], line[f"{word}_in_truth"]) for word in ("openers", "clickers"))
         table.add_row(
             "" if line["tenant"] == last else line["tenant"],
             line["name"],
             f"{line['recipients']:,}",
-            f"{line['openers']:,} [dim]{line['openers'] / people:4.0%}[/]",
-            f"{line['clickers']:,} [dim]{line['clickers'] / people:4.0%}[/]",
-            "[green]as in truth[/]"
-            if same
-            else f"[red]truth {line['openers_in_truth']:,}, {line['clickers_in_truth']:,}[/]",
+            f"{opened[0]:,} [dim]{opened[0] / people:4.0%}[/]",
+            f"{clicked[0]:,} [dim]{clicked[0] / people:4.0%}[/]",
+            "[green]yes[/]" if opened[0] == opened[1] and clicked[0] == clicked[1] else "[red]no[/]",
         )
         last = line["tenant"]
     console.print(table)
+    console.print("People, by what the mailing's messages did; exact: equal to the truth that the generator knows.\n")
     console.print(
         f"[bold]{summary['received']:,}[/] events came in, {summary['events_per_second']:,} a second on this machine, "
         "the feeding included.\nWhere every one of them went:\n"

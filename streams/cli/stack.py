@@ -123,4 +123,10 @@ def run(directory: Path, broker: Broker | None) -> None:
 def _print_addresses(opened: Stack) -> None:
     for part in opened.status():
         click.echo(f"{part.name:<10} {part.address}")
-    click.echo(f"use it with: schleuse --config {opened.settings_file} ...")
+    ours = f"schleuse --config {opened.settings_file}"
+    click.echo(f"use it with: {ours} COMMAND")
+    if not (opened.directory / "tenants.toml").exists():
+        click.echo(
+            f"new: write {opened.directory / 'tenants.toml'} (docs/tenants.md; [acme] alone will do), then run\n"
+            f"  {ours} topics\n  {ours} migrate\n  {ours} tenants apply --yes\n  {ours} worker"
+        )
