@@ -215,7 +215,7 @@ def _figures(declared: dict[str, Any], have: dict[Any, Any], want: dict[Any, Any
 def _show(summary: dict[str, Any], console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("sender", no_wrap=True, min_width=10)
-    table.add_column("mailing", no_wrap=True, overflow="ellipsis", min_width=8, max_width=24)
+    table.add_column("mailing", no_wrap=True, overflow="ellipsis", min_width=8, max_width=21)
     for name, width in (("sent", 6), ("opened", 11), ("clicked", 10), ("exact", 5)):
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
     last = None
