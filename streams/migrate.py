@@ -165,8 +165,13 @@ class Migrations:
         try:
             self._client.do(f"migration {migration}, statement {index + 1}", statement, database=str(self._store))
         except StoreRefused as error:
-            if not (forgive and _EXISTS.search(str(error))):  # (3)
+            if not _EXISTS.search(str(error)):
                 raise
+            if not forgive:  # (3)
+                raise StoreRefused(
+                    f"{migration}, statement {index + 1}, is done already: another schleuse migrate is at work, or was "
+                    "stopped in between; run it again"
+                ) from None
 
     def _note(self, migration: Migration, done: int) -> None:
         self._client.do(

@@ -64,7 +64,7 @@ def load(path: Path) -> dict[str, TenantSettings]:
         text = path.read_text("utf-8")
     except FileNotFoundError:
         raise SettingsError(
-            f"the tenants file {path} does not exist; docs/tenants.md says what stands in it, the setting `tenants` where"
+            f"the tenants file {path} does not exist; docs/tenants.md says what it holds, the setting `tenants` where"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"the tenants file {path} cannot be read ({type(error).__name__})") from None
