@@ -72,14 +72,14 @@ def ended(worker: WorkerProcess, seconds: float = 45) -> str:
 def forget(lock: Lock, worker: WorkerProcess) -> WorkerProcess:
     """Let the broker lose everything; the old worker has to see it and to end by itself. The next one."""
     lock.stack.restart("broker")
+    too_early = lock.run("worker", check=False)  # takes its time, in which the old one looks too
+    assert too_early.returncode == 1
+    assert "schleuse topics" in too_early.stderr
+    assert "Traceback" not in too_early.stderr
     lock.until(
         lambda: worker.process.poll() is not None or "schleuse topics" in worker.text(),
         what="the worker to say that the topics are gone",
     )
-    too_early = lock.run("worker", check=False)
-    assert too_early.returncode == 1
-    assert "schleuse topics" in too_early.stderr
-    assert "Traceback" not in too_early.stderr
     lock.run("topics")
     assert "topics" in ended(worker)
     return lock.worker()
