@@ -34,7 +34,7 @@ TOPICS = {"events": EVENTS, "preferences": PREFERENCES, "mailings": MAILINGS}
 @click.option("--mailing", help="The sender's own field that names the mailing; else as the tenants file says.")
 @click.option("--withdraw", is_flag=True, help="An unsubscribe withdraws consent too: it lowers every purpose.")
 @click.option(
-    "--withdraw-to", type=click.Choice(["anonymous", "off"]), default="anonymous", show_default=True, help="How far."
+    "--withdraw-to", type=click.Choice(["anonymous", "off"]), help="With --withdraw: how far.  [default: anonymous]"
 )
 @click.option("--dry-run", is_flag=True, help="Check and count; send nothing.")
 @click.option("--allow-refused", is_flag=True, help="Exit code 0 although bodies were refused.")
@@ -48,7 +48,7 @@ def feed(  # noqa: PLR0913, PLR0917  # click hands over every option by name
     tenant: str | None,
     mailing: str | None,
     withdraw: bool,
-    withdraw_to: Literal["anonymous", "off"],
+    withdraw_to: Literal["anonymous", "off"] | None,
     dry_run: bool,
     allow_refused: bool,
     as_json: bool,
@@ -71,10 +71,14 @@ def feed(  # noqa: PLR0913, PLR0917  # click hands over every option by name
             raise click.UsageError(f"--tenant is needed: a body of {form} does not say whose it is")
         if topic != "events":
             raise click.UsageError("--topic is for the native format only")
+    elif withdraw or mailing:
+        raise click.UsageError("--withdraw and --mailing are for a vendor's format: ours says both itself")
+    if withdraw_to and not withdraw:
+        raise click.UsageError("--withdraw-to says how far --withdraw goes, and needs it")
     if tenant is not None and tenant not in known:
         raise SettingsError(f"the tenants file does not know the tenant that --tenant names: {settings.tenants}")
     named_by = mailing or (known[tenant].feed_mailing if tenant is not None else "mailing")
-    options = FeedOptions(tenant, named_by, withdraw_to if withdraw else None, TOPICS[topic])
+    options = FeedOptions(tenant, named_by, (withdraw_to or "anonymous") if withdraw else None, TOPICS[topic])
     topics = {TOPICS[topic]} | ({PREFERENCES} if withdraw else set())
 
     names = files or ("-",)

@@ -44,7 +44,9 @@ def show(said: dict[str, Any], console: Console) -> None:
     for reason, count in said["rejected_by_reason"].items():
         console.print(f"  rejected as {reason}: {count:,}")
     if said["partitions"]:
-        table = Table("partition", "claim", "next event", "next change", "lag")
+        table = Table()
+        for name in ("partition", "claim", "next event", "next change", "lag"):
+            table.add_column(name, justify="right")
         for line in said["partitions"]:
             table.add_row(
                 *(

@@ -7,6 +7,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from streams.errors import SettingsError
 from streams.settings import Settings
 from streams.stores import Role, Store, connect
 from streams.totals import totals as read_totals
@@ -24,6 +25,8 @@ def totals(settings: Settings, as_json: bool, tenant: str | None) -> None:
     lines = [
         line for line in read_totals(connect(settings, Store.ANALYTICS, Role.OPERATOR)) if tenant in (None, line.tenant)
     ]
+    if tenant and not lines:
+        raise SettingsError("nothing was counted for the tenant that --tenant names: is it written so?")
     if as_json:
         click.echo(orjson.dumps([line._asdict() for line in lines], option=orjson.OPT_INDENT_2))
         return

@@ -15,12 +15,14 @@ from streams.errors import Reason
 from streams.feed.items import EVENTS, MAILINGS, PREFERENCES, Message, Topic
 from streams.feed.records import record
 from streams.feed.run import NOT_SENT
+from streams.messages import encode_receipt, parse_time
 from streams.partitioner import partition_of
 from tests.feed.conftest import PARTITIONS
 from tests.feed.test_truth import NOW_MS, Tenant
 
 PAGE = (Path(__file__).parents[2] / "docs" / "feeding.md").read_text()
-MESSAGES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+SHOWN = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+MESSAGES = [message for message in SHOWN if "completed_at" not in message]
 RECIPIENTS = [
     " Erika.Muster+x@Example.COM\n",
     "jürgen@BÜCHER.example",
@@ -47,6 +49,19 @@ def test_the_messages_are_taken(message: dict[str, Any]) -> None:
 
 def test_all_four_kinds_are_shown() -> None:
     assert len(MESSAGES) == 4
+
+
+def test_the_receipt_is_one_as_a_worker_writes_it() -> None:
+    (shown,) = [message for message in SHOWN if "completed_at" in message]
+    written = encode_receipt(
+        shown["preference_id"],
+        shown["kind"],
+        shown["tenant"],
+        parse_time(shown["completed_at"], "completed_at", None),
+        shown["removed"],
+        parse_time(shown["gone_by"], "gone_by", None),
+    )
+    assert json.loads(written) == shown
 
 
 @pytest.mark.parametrize("recipient", RECIPIENTS)

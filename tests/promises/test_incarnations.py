@@ -69,9 +69,15 @@ def ended(worker: WorkerProcess, seconds: float = 45) -> str:
     return str(sentence)
 
 
+def lose_everything(lock: Lock) -> None:
+    """Tansu keeps its log in memory."""
+    lock.stack.kill("broker")
+    lock.stack.start(only=["broker"])
+
+
 def forget(lock: Lock, worker: WorkerProcess) -> WorkerProcess:
     """Let the broker lose everything; the old worker has to see it and to end by itself. The next one."""
-    lock.stack.restart("broker")
+    lose_everything(lock)
     too_early = lock.run("worker", check=False)  # takes its time, in which the old one looks too
     assert too_early.returncode == 1
     assert "schleuse topics" in too_early.stderr
@@ -133,7 +139,7 @@ def test_a_broker_that_forgot_everything_begins_a_new_incarnation(lock: Lock) ->
 
     # Lost again, while the old worker still reads and the new log soon reaches beyond its positions. Who was off two
     # incarnations ago is off, until she says otherwise.
-    lock.stack.restart("broker")
+    lose_everything(lock)
     lock.run("topics")
     bulk = [one for n in range(1000, 1500) for who in EVERYBODY for one in opens(who, n)]
     lock.send([*bulk, *opens(OFF, 13), *opens(PERSONAL, 12, 13), *opens(UNKNOWN, 0, 13)])
