@@ -105,6 +105,8 @@ def _told(where: str, doing: str) -> Iterator[None]:
             raise StoreLate(f"{where} refused an insert that came after its deadline ({doing})") from None
         if code[1] in _FOR_NOW:
             raise StoreUnavailable(f"{where} cannot for now: {said} ({doing})") from None
+        if code[1] == "516":
+            raise StoreRefused(f"{where} refused the password in its file under `credentials`") from None
         if code[1] in _NOT_MADE:
             raise StoreRefused(f"{where} lacks its tables ({said}): schleuse migrate makes them") from None
         raise StoreRefused(f"{where} refused: {said} ({doing})") from None

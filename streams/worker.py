@@ -322,6 +322,7 @@ class Worker:
                 f"port {self.settings.http_port} of 127.0.0.1 is taken, by another worker perhaps: "
                 "set http_port (SCHLEUSE_HTTP_PORT) to a free one, or to 0"
             ) from None
+        log.info("worker starts, joining the group", worker=self.name, http_port=runner.addresses[0][1])
         return runner
 
 

@@ -57,7 +57,7 @@ def show(said: dict[str, Any], console: Console) -> None:
         console.print(table)
     worker = said["worker"]
     if worker is None:
-        console.print("No worker answers on this machine.")
+        console.print("No worker answers at http_port on this machine (it is asked of one worker only).")
         return
     known = sum(line["preferences_known"] for line in worker["partitions"])
     ages = [age for line in worker["partitions"] if (age := line["oldest_uncommitted_seconds"]) is not None]
