@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -19,29 +18,15 @@ import urllib3
 from clickhouse_connect.driver import httputil
 from clickhouse_connect.driver.exceptions import DatabaseError, DataError, ProgrammingError
 
+from deploy.clickhouse.grants import Role, Store
 from streams.errors import SchleuseError, SettingsError, StoreLate, StoreRefused, StoreUnavailable
+
+__all__ = ["Role", "Store", "StoreClient", "connect"]
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from streams.settings import Settings
-
-
-class Store(StrEnum):
-    """The two gates. The value is the database's name and the first part of a credential's file name."""
-
-    IDENTITY = "identity"
-    ANALYTICS = "analytics"
-
-
-class Role(StrEnum):
-    """The logins; what each may do stands in deploy/clickhouse/grants.py. The value is the user's name."""
-
-    WORKER = "worker"
-    RIGHTS = "rights"
-    ANALYST = "analyst"
-    OPERATOR = "operator"
-    MIGRATIONS = "migrations"
 
 
 # Error codes of ClickHouse after which the same insert with the same token may succeed later.
@@ -181,7 +166,6 @@ class StoreClient:
 
 def connect(settings: Settings, store: Store, role: Role, connections: int = 16) -> StoreClient:
     """Log in. Raises StoreUnavailable when nobody answers, StoreRefused for a wrong password or database."""
-    store, role = Store(store), Role(role)  # also from the equal words of deploy.clickhouse.grants
     url = settings.identity_url if store is Store.IDENTITY else settings.analytics_url
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

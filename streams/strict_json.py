@@ -1,8 +1,8 @@
-"""One strict reading of a JSON object, shared by every message that is not on the hot path.
+"""One strict reading of JSON, for every message that is not on the hot path.
 
-Strict means: UTF-8, one object, no duplicate name at the top level, no NaN or Infinity, no lone surrogate, at most
-`MAX_DEPTH` levels, at most `limit` bytes. RFC 8259 leaves duplicates and surrogates to the reader; a reader that
-decides about consent must not guess which of two values was meant.
+Strict means: UTF-8, no NaN or Infinity, no lone surrogate, at most `MAX_DEPTH` levels, at most `limit` bytes; objects
+remember whether a name came twice. RFC 8259 leaves duplicates and surrogates to the reader; a reader that decides
+about consent must not guess which of two values was meant.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 64
 
 
-class _Pairs(dict[str, Any]):
-    """An object that remembers whether a name came twice (only the outermost one matters, and is asked)."""
+class Pairs(dict[str, Any]):
+    """A JSON object that remembers whether a name came twice."""
 
     __slots__ = ("twice",)
 
@@ -30,7 +30,7 @@ def _no_constant(_: str) -> NoReturn:
     raise ValueError
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=Pairs, parse_constant=_no_constant)
 
 
 def depth(raw: str) -> int:
@@ -55,19 +55,11 @@ def depth(raw: str) -> int:
     return deepest
 
 
-def read_object(raw: bytes | None, limit: int = MAX_BYTES) -> dict[str, Any]:
-    """Read one JSON object. Values are as `json` gives them: the caller checks every type.
+def read_text(text: str) -> Any:
+    """Read one JSON value of any type; objects are `Pairs`, and nobody has looked whether a name came twice.
 
-    Raises BadRow with `tombstone` (None), `too_large`, `too_deep`, `not_json` or `duplicate_field`; nothing else.
+    Raises BadRow with `too_deep` or `not_json`; nothing else.
     """
-    if raw is None:
-        raise BadRow(Reason.TOMBSTONE, None, "a value")
-    if len(raw) > limit:
-        raise BadRow(Reason.TOO_LARGE, None, f"at most {limit} bytes")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadRow(Reason.NOT_JSON, None, "UTF-8") from None
     if text.count("{") + text.count("[") > MAX_DEPTH and depth(text) > MAX_DEPTH:
         raise BadRow(Reason.TOO_DEEP, None, f"at most {MAX_DEPTH} levels")
     try:
@@ -75,8 +67,30 @@ def read_object(raw: bytes | None, limit: int = MAX_BYTES) -> dict[str, Any]:
         if "\\u" in text:  # the only way a lone surrogate gets into valid UTF-8
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):  # a lone surrogate is a UnicodeEncodeError, and that a ValueError
-        raise BadRow(Reason.NOT_JSON, None, "one JSON object") from None
-    if not isinstance(value, _Pairs):
+        raise BadRow(Reason.NOT_JSON, None, "one JSON value") from None
+    return value
+
+
+def read_value(raw: bytes, limit: int = MAX_BYTES) -> Any:
+    """`read_text` for bytes. Raises BadRow with `too_large`, `too_deep` or `not_json`; nothing else."""
+    if len(raw) > limit:
+        raise BadRow(Reason.TOO_LARGE, None, f"at most {limit} bytes")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadRow(Reason.NOT_JSON, None, "UTF-8") from None
+    return read_text(text)
+
+
+def read_object(raw: bytes | None, limit: int = MAX_BYTES) -> dict[str, Any]:
+    """Read one JSON object, no name of it twice. Values are as `json` gives them: the caller checks every type.
+
+    Raises BadRow with `tombstone` (None), `too_large`, `too_deep`, `not_json` or `duplicate_field`; nothing else.
+    """
+    if raw is None:
+        raise BadRow(Reason.TOMBSTONE, None, "a value")
+    value = read_value(raw, limit)
+    if not isinstance(value, Pairs):
         raise BadRow(Reason.NOT_JSON, None, "one JSON object")
     if value.twice:
         raise BadRow(Reason.DUPLICATE_FIELD, None, "each name once")

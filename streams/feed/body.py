@@ -1,68 +1,25 @@
-"""Strict reading of a body, and picking typed fields out of it.
+"""Picking typed fields out of a body that `streams.strict_json` has read.
 
-As strict as `streams.strict_json`, which reads single objects of our own: UTF-8, JSON and nothing else, no NaN, no lone
-surrogate, bounded in size and depth. Here the outermost value may be an array, and a name that comes twice is refused
-in whatever object is looked into, also an inner one. All errors name the field of *our* message and the vendor's place
-for it, never a value.
+The outermost value may be an array, and a name that comes twice is refused in whatever object is looked into, also an
+inner one. All errors name the field of *our* message and the vendor's place for it, never a value.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, NoReturn
+from typing import Any
 
 from streams.errors import BadRow, Reason
-from streams.strict_json import MAX_BYTES, MAX_DEPTH, depth
+from streams.strict_json import Pairs
 
 MAX_EVENT_ID = 64
 _LATEST_SECONDS = 1e11  # the year 5138; `records.record` judges the time itself
 
 
-class _Object(dict[str, Any]):
-    """An object that remembers whether a name came twice."""
-
-    __slots__ = ("twice",)
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.twice = len(self) != len(pairs)
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise ValueError
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_constant=_no_constant)
-
-
-def parse(body: bytes) -> Any:
-    """Read one JSON value. Raises BadRow with `too_large`, `too_deep` or `not_json`; nothing else."""
-    if len(body) > MAX_BYTES:
-        raise BadRow(Reason.TOO_LARGE, None, f"at most {MAX_BYTES} bytes")
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadRow(Reason.NOT_JSON, None, "UTF-8") from None
-    return parse_text(text)
-
-
-def parse_text(text: str) -> Any:
-    """`parse` for text that lies in a string of another body (Amazon's SNS packs the event so)."""
-    if text.count("{") + text.count("[") > MAX_DEPTH and depth(text) > MAX_DEPTH:
-        raise BadRow(Reason.TOO_DEEP, None, f"at most {MAX_DEPTH} levels")
-    try:
-        value = _DECODER.decode(text)
-        if "\\u" in text:  # the only way a lone surrogate gets in
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
-        raise BadRow(Reason.NOT_JSON, None, "one JSON value") from None
-    return value
-
-
 def checked_object(value: Any, what: str) -> dict[str, Any]:
     """The value as an object in which no name comes twice; `what` says in fixed words what it should have been."""
-    if not isinstance(value, _Object):
+    if not isinstance(value, Pairs):
         raise BadRow(Reason.WRONG_TYPE, None, what)
     if value.twice:
         raise BadRow(Reason.DUPLICATE_FIELD, None, "each name once")
@@ -71,7 +28,7 @@ def checked_object(value: Any, what: str) -> dict[str, Any]:
 
 def has_twins(value: Any) -> bool:
     """Whether a name comes twice in an object in this value, however deep."""
-    if isinstance(value, _Object):
+    if isinstance(value, Pairs):
         return value.twice or any(map(has_twins, value.values()))
     return isinstance(value, list) and any(map(has_twins, value))
 

@@ -18,11 +18,11 @@ from streams.feed.body import (
     mailing,
     milliseconds,
     needed_text,
-    parse,
     text,
     withdrawal,
 )
 from streams.feed.items import EVENTS, PREFERENCES, FeedOptions, Ignored, Item, Message, Refused
+from streams.strict_json import read_value
 
 KINDS = {"opened": "open", "clicked": "click"}
 OTHER = frozenset(
@@ -45,7 +45,7 @@ _NO_MACHINE = (None, False, "", "gmail")
 def read(body: bytes, options: FeedOptions) -> list[Item]:
     """One body, one item. Raises nothing."""
     try:
-        return [_read(inner(checked_object(parse(body), "one object"), "event-data"), options)]
+        return [_read(inner(checked_object(read_value(body), "one object"), "event-data"), options)]
     except BadRow as refusal:
         return [Refused(refusal)]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from streams.errors import BadRow, Reason
-from streams.feed.body import checked_object, has_twins, parse
+from streams.feed.body import checked_object, has_twins
 from streams.feed.items import EVENTS, MAILINGS, PREFERENCES, FeedOptions, Item, Message, Refused
+from streams.strict_json import read_value
 
 FIELDS = {
     EVENTS: (
@@ -32,7 +33,7 @@ FIELDS = {
 def read(body: bytes, options: FeedOptions) -> list[Item]:
     """One body, one item. Raises nothing."""
     try:
-        given = checked_object(parse(body), "one object")
+        given = checked_object(read_value(body), "one object")
         if options.tenant is not None and given.get("tenant") != options.tenant:
             raise BadRow(Reason.UNKNOWN_TENANT, "tenant", "the tenant that this feed is for")
         return [Message(options.topic, _picked(given, FIELDS[options.topic]))]

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from streams.errors import BadRow, Reason
-from streams.feed.body import checked_object, event, inner, made_id, mailing, needed_text, parse, text, withdrawal
+from streams.feed.body import checked_object, event, inner, made_id, mailing, needed_text, text, withdrawal
 from streams.feed.items import EVENTS, PREFERENCES, FeedOptions, Ignored, Item, Message, Refused
+from streams.strict_json import read_value
 
 KINDS = {"Open": "open", "Click": "click"}
 OTHER = {
@@ -27,7 +28,7 @@ OTHER = {
 def read(body: bytes, options: FeedOptions) -> list[Item]:
     """One body, one item. Raises nothing."""
     try:
-        return [_read(checked_object(parse(body), "one object"), options)]
+        return [_read(checked_object(read_value(body), "one object"), options)]
     except BadRow as refusal:
         return [Refused(refusal)]
 

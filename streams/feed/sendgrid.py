@@ -16,11 +16,11 @@ from streams.feed.body import (
     mailing,
     milliseconds,
     needed_text,
-    parse,
     text,
     withdrawal,
 )
 from streams.feed.items import EVENTS, PREFERENCES, FeedOptions, Ignored, Item, Message, Refused
+from streams.strict_json import read_value
 
 OTHER = frozenset(
     (
@@ -62,7 +62,7 @@ def read(body: bytes, options: FeedOptions) -> list[Item]:
     Raises nothing. A body that is no JSON is one refusal; a bad element costs only itself.
     """
     try:
-        found = parse(body)
+        found = read_value(body)
     except BadRow as refusal:
         return [Refused(refusal)]
     if found == []:

@@ -18,12 +18,11 @@ from streams.feed.body import (
     inner,
     mailing,
     needed_text,
-    parse,
-    parse_text,
     text,
     withdrawal,
 )
 from streams.feed.items import EVENTS, PREFERENCES, FeedOptions, Ignored, Item, Message, Refused
+from streams.strict_json import read_text, read_value
 
 KINDS = {"Open": "open", "Click": "click"}
 OTHER = {
@@ -47,7 +46,7 @@ _OPTED_OUT = ("OptOut", "OPT_OUT")  # the first is documented, the second is met
 def read(body: bytes, options: FeedOptions) -> list[Item]:
     """One body, one item. Raises nothing."""
     try:
-        return [_read(checked_object(parse(body), "one object"), options)]
+        return [_read(checked_object(read_value(body), "one object"), options)]
     except BadRow as refusal:
         return [Refused(refusal)]
 
@@ -61,7 +60,7 @@ def _read(envelope: dict[str, Any], options: FeedOptions) -> Item:
     packed = needed_text(envelope, "Message", "kind")
     if packed.startswith(_FIRST_MESSAGE):
         return Ignored("validation")
-    report = checked_object(parse_text(packed), "Message: one object")
+    report = checked_object(read_text(packed), "Message: one object")
     word = text(report, "eventType", "kind") or needed_text(report, "notificationType", "kind")
     mail = inner(report, "mail")
     if word == "Subscription" and options.withdraw and _is_withdrawal(inner(report, "subscription")):
