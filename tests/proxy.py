@@ -180,29 +180,30 @@ def sometimes(chance: float, seed: int, *faults: Fault) -> Fault:
 class Held:
     """A fault: the first request that `which` picks is kept back until `release`, all others are passed on.
 
-    `held` is set when it is there. `answer` is what the store said to it in the end.
+    `held` is set when it is there, `since` when that was (monotonic seconds).
     """
 
     def __init__(self, which: Callable[[Exchange], bool]) -> None:
         self._which, self._first = which, threading.Lock()
-        self.held, self._released, self.answered = threading.Event(), threading.Event(), threading.Event()
-        self.answer = b""
+        self.held, self._released, self._answered = threading.Event(), threading.Event(), threading.Event()
+        self._answer, self.since = b"", 0.0
 
     def __call__(self, exchange: Exchange) -> None:
         if not self._which(exchange) or not self._first.acquire(blocking=False):
             passed_on(exchange)
             return
+        self.since = time.monotonic()
         self.held.set()
         self._released.wait(120)
-        self.answer = exchange.ask()
-        self.answered.set()
-        exchange.answer(self.answer)
+        self._answer = exchange.ask()
+        self._answered.set()
+        exchange.answer(self._answer)
 
     def release(self) -> bytes:
         """Let it through; what the store answered."""
         self._released.set()
-        assert self.answered.wait(60), "the store answers"
-        return self.answer
+        assert self._answered.wait(60), "the store answers"
+        return self._answer
 
 
 class Proxy:
