@@ -167,7 +167,8 @@ class Tail:
             if epoch != self._epoch:
                 return
             with contextlib.suppress(TimeoutError, IllegalStateError):  # a position that is being found; a rebalance
-                position = await asyncio.wait_for(self._reader.position(tp), 1.0)
+                async with asyncio.timeout(1.0):  # wait_for could swallow the cancellation of `stop`
+                    position = await self._reader.position(tp)
                 if epoch == self._epoch and position > self._position[tp]:
                     self._position[tp] = position
 
