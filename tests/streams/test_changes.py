@@ -200,6 +200,7 @@ def test_who_was_off_when_a_state_was_lost_is_raised_only_by_a_newer_decision(ke
         ({"engagement": {"click": OFF}}, 5, "lowered", True),
         ({"engagement": {"click": ANONYMOUS}}, 5, "confirmed", True),  # what holds already is confirmed
         ({"engagement": {"click": PSEUDONYMOUS}}, 5, "raised", False),
+        ({"engagement": {"click": PSEUDONYMOUS}, "advice": {"open": ANONYMOUS}}, 5, "raised", False),
     ],
 )
 def test_a_receipt_where_it_is_due(keys: Keys, asked: Any, at: int, effect: str, due: bool) -> None:
