@@ -177,6 +177,32 @@ def sometimes(chance: float, seed: int, *faults: Fault) -> Fault:
     return drawn
 
 
+class EachWrite:
+    """A fault: every statement that changes something meets these faults, one a try, and is then passed on.
+
+    `met` is what has met all of them: the first words of the statements and how often.
+    """
+
+    _UNSTEADY = re.compile(rb"&?(?:query_id|param_deadline)=[^& ]*")
+
+    def __init__(self, *faults: Fault) -> None:
+        self._faults, self._tries, self._lock = faults, Counter[bytes](), threading.Lock()
+        self.met: Counter[str] = Counter()
+
+    def __call__(self, exchange: Exchange) -> None:
+        if not exchange.writes:
+            passed_on(exchange)
+            return
+        words = re.findall(rb"\w+", exchange.statement[:80])[:3]
+        same = self._UNSTEADY.sub(b"", exchange.head.partition(b"\r\n")[0]) + b" ".join(words)
+        with self._lock:
+            tried = self._tries[same]
+            self._tries[same] += 1
+            if tried == len(self._faults):
+                self.met[b" ".join(words).decode()] += 1
+        (self._faults[tried] if tried < len(self._faults) else passed_on)(exchange)
+
+
 class Held:
     """A fault: the first request that `which` picks is kept back until `release`, all others are passed on.
 
