@@ -39,6 +39,7 @@ log = structlog.get_logger("schleuse.partition")
 MOST_CHANGES = 20_000  # a run of changes is one claim: a DELETE costs the same for one and for many
 CHANGES_SECONDS = 0.3  # how long changes are gathered
 LOOK_SECONDS = 20.0  # a deadline that was given longer ago is given anew
+AHEAD_SECONDS = 60.0  # how long a state may be ahead of the chain: a worker that is at work writes the next claim soon
 MOST_SINCE = 50_000  # claims since one that may be carried out again: half of what the stores remember
 SEEN_HOURS = 25  # 24 h and the hour that has begun
 
@@ -83,6 +84,7 @@ class Partition:
         """
         resources = self._resources
         self.progress.state = "loading"
+        until = time.monotonic() + AHEAD_SECONDS
         while True:
             moment = await self._look()
             newest = moment.newest
@@ -90,6 +92,11 @@ class Partition:
             proven = newest is not None and self.state.highest >= (newest.incarnation, newest.next_change)
             if not proven:
                 break
+            if time.monotonic() > until:
+                raise ChainStopped(
+                    f"partition {self.number}: the state knows of claims that the chain lacks. Was the analytics store "
+                    "put back from a backup? See docs/operations.md"
+                )
             log.info("the newest claim is done already, reading again", partition=self.number)
             await asyncio.sleep(0.2)
         last, same_events, same_changes = newest, True, True
@@ -340,9 +347,13 @@ class Partition:
         else:
             await self._carry_out_changes(claim, records, tenants)
         (self.events if claim.kind is Kind.EVENTS else self.changes).drop(claim.last + 1)
-        self._note(claim.next_event, claim.next_change)
+        # Of the other kind's topic a claim of an earlier incarnation knows nothing: it may have been made anew.
+        if claim.kind is Kind.EVENTS:
+            self._note(claim.next_event, self.progress.next_change)
+        else:
+            self._note(self.progress.next_event, claim.next_change)
         self.progress.claim = claim.number
-        self._resources.done(self.number, claim)  # 3
+        self._resources.done(self.number, self.progress.next_event, self.progress.next_change)  # 3
 
     def _check_not_done(self, claim: Claim) -> None:
         """What was built may have seen a state after the claim: then the claim is done, by somebody else (2).

@@ -29,7 +29,6 @@ from streams.tenants import TenantSettings
 from streams.topics import EVENTS, MAILINGS, RECEIPTS, REJECTED, STATE, committed_offset, ends, topic_ids
 
 if TYPE_CHECKING:
-    from streams.chain import Claim
     from streams.errors import BadRow
     from streams.settings import Settings
     from streams.transport import Record
@@ -50,7 +49,7 @@ class Resources:
         self.was_off: WasOff = {}
         self.end_is_a_lower_bound = False
         self.states: dict[int, StateIndex] = {}
-        self.done: Callable[[int, Claim], None] = lambda _partition, _claim: None
+        self.done: Callable[[int, int, int], None] = lambda _partition, _next_event, _next_change: None
         self._compute = ThreadPoolExecutor(1, "build")
         self._threads = ThreadPoolExecutor(4 + 2 * settings.partitions, "store")
         self._tenants: dict[str, Mapping[str, TenantSettings]] = {}

@@ -21,7 +21,7 @@ import structlog
 from aiohttp import web
 from faust.types import TP
 
-from streams.chain import Claim, Claims
+from streams.chain import Claims
 from streams.errors import BrokerError, LostLog, SchleuseError, SettingsError, StoreUnavailable
 from streams.intake import TOPICS as TAKEN_IN
 from streams.intake import Intake
@@ -121,9 +121,9 @@ class Worker:
 
     # --- what the partitions say ---
 
-    def _done(self, number: int, claim: Claim) -> None:
-        self.app.consumer.done(TP(EVENTS, number), claim.next_event)
-        self.app.consumer.done(TP(CHANGES, number), claim.next_change)
+    def _done(self, number: int, next_event: int, next_change: int) -> None:
+        self.app.consumer.done(TP(EVENTS, number), next_event)
+        self.app.consumer.done(TP(CHANGES, number), next_change)
 
     def _failed(self, number: int, error: BaseException) -> None:
         partition = self.partitions.get(number)
