@@ -185,7 +185,9 @@ def _changed(
     result.remove += withdrawal.remove
     result.unmap += withdrawal.unmap
     if Effect.LOWERED in effects or (effects == {Effect.CONFIRMED} and _lowest(change) <= Mode.ANONYMOUS):
-        result.withdrawals.append(withdrawal)
+        known_before = {other.preference_id for other in result.withdrawals}
+        if withdrawal.preference_id not in known_before:
+            result.withdrawals.append(withdrawal)
     return RecipientState(version, purposes)
 
 
@@ -284,6 +286,15 @@ def write_removals(
         analytics, f"SELECT pseudonym, count() FROM engagement WHERE pseudonym IN ({_OF_CLAIM}) AND {_BELOW}", claim
     )
     mapped = _counts(identity, f"SELECT pseudonym, count() FROM recipients WHERE pseudonym IN ({_OF_CLAIM})", claim)
+    # What intake forwarded twice was confirmed by the first claim that met it, which is done: one receipt an id.
+    asked = [withdrawal.preference_id for withdrawal in changes.withdrawals]
+    earlier = identity.rows(
+        "reading requests",
+        "SELECT id FROM requests WHERE id IN {ids:Array(String)} AND NOT (incarnation = {incarnation:UInt32} "
+        "AND partition = {partition:UInt16} AND claim = {claim:UInt64})",
+        {**_names(claim), "ids": asked},
+    )
+    confirmed = {row[0] for row in earlier}
     counted = [
         (
             withdrawal.preference_id,
@@ -293,6 +304,7 @@ def write_removals(
             sum(mapped.get(_number(p), 0) for p in withdrawal.unmap),
         )
         for withdrawal in changes.withdrawals
+        if withdrawal.preference_id not in confirmed
     ]
     _insert(identity, "requests", REQUESTS, counted, claim, deadline_ms)
 

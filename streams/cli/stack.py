@@ -95,11 +95,13 @@ def status(directory: Path) -> None:
 @_directory
 @click.argument("part", type=click.Choice(["broker", "identity", "analytics"]))
 def restart(directory: Path, part: str) -> None:
-    """End one part and start it again, at the same address and with the same data."""
+    """End one part and start it again at the same address; all but Tansu, whose log is in memory, keep their data."""
     opened = open_stack(directory)
     with sentences():
         opened.restart(part)
     click.echo(f"{part} restarted")
+    if part == "broker" and opened.broker == "tansu":
+        click.echo("its log was in memory and is gone: schleuse topics makes the topics anew")
 
 
 @stack.command()
