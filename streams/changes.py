@@ -178,10 +178,10 @@ def _changed(
         withdrawal.remove += _pseudonyms(keys, change, purpose, step.remove)
         withdrawal.unmap += _pseudonyms(keys, change, purpose, step.unmap)
         if step.map is not None:
-            (pseudonym,) = _pseudonyms(keys, change, purpose, (step.map,))
-            result.mappings.append(
-                (tenant.name, purpose, kind, pseudonym, step.map.key_version, blind, change.recipient, claim.now_ms)
-            )
+            for pseudonym in _pseudonyms(keys, change, purpose, (step.map,)):  # none under a key that is gone
+                result.mappings.append(
+                    (tenant.name, purpose, kind, pseudonym, step.map.key_version, blind, change.recipient, claim.now_ms)
+                )
     result.remove += withdrawal.remove
     result.unmap += withdrawal.unmap
     if Effect.LOWERED in effects or (effects == {Effect.CONFIRMED} and _lowest(change) <= Mode.ANONYMOUS):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 import orjson
 from rich.console import Console
@@ -32,11 +34,13 @@ def totals(settings: Settings, as_json: bool, tenant: str | None) -> None:
         return
     table = Table(title=None)
     for name in ("tenant", "mailing", "kind", "link", "actor"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("events", "recipients"):
         table.add_column(name, justify="right")
     for line in lines:
         table.add_row(
             *(word if word is not None else "(all)" for word in line[:5]), f"{line.events:,}", f"{line.recipients:,}"
         )
-    Console().print(table if lines else "Nothing was counted yet.")
+    # Ids stay whole: folded on a terminal, on one line elsewhere.
+    console = Console() if sys.stdout.isatty() else Console(width=1_000)
+    console.print(table if lines else "Nothing was counted yet.")

@@ -295,3 +295,17 @@ def test_a_state_of_an_earlier_incarnation_is_built_upon(keys: Keys) -> None:
     result = plan(claim(Kind.CHANGES, records, incarnation=2), list(records), tenants(), index, keys, {})
     assert result.states[message_key("acme", ERIKA)].version == (2, 0)
     assert len(result.remove) == 1
+
+
+def test_a_grant_under_a_root_key_that_is_gone_maps_nobody(keys: Keys) -> None:
+    """As her events are counted only; and whoever comes after her is carried out."""
+    index, of = StateIndex(), tenants("[acme]\n[gamma]")
+    records = [
+        change(0, ERIKA, opens(PERSONAL), BEGAN, tenant="gamma"),
+        change(1, ERIKA, opens(OFF), BEGAN + 1, tenant="gamma"),
+        change(2, MAX, opens(PERSONAL), BEGAN),
+    ]
+    result = carried_out(keys, index, *records, of=of)
+    assert [row[0] for row in result.mappings] == ["acme"]
+    assert effects(result) == ["raised", "lowered", "raised"]
+    assert (result.remove, len(result.withdrawals)) == ([], 1)
