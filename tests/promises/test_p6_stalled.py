@@ -88,6 +88,7 @@ class Owner:
         self.resources, self.number = resources, number
         self.claims = Claims(resources.analytics, resources.life.number, resources.ids)
         self.failed: list[BaseException] = []
+        self.gates: list[threading.Event] = []
         self.partition = Partition(number, resources, self.claims, resources.states[number])
 
     async def load(self) -> tuple[int, int]:
@@ -111,6 +112,7 @@ class Owner:
         """Whatever this worker computes waits until the event is set."""
         gate = threading.Event()
         self.resources._compute.submit(gate.wait)
+        self.gates.append(gate)
         return gate
 
 
@@ -127,6 +129,8 @@ async def owner(lock: Lock, number: int, **settings: Any) -> AsyncIterator[Owner
     try:
         yield one
     finally:
+        for gate in one.gates:
+            gate.set()
         await one.partition.stop(2)
         await resources.stop()
 
