@@ -159,11 +159,6 @@ def bad_gateway(exchange: Exchange) -> None:
     exchange.answer(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text))
 
 
-def of_writes(fault: Fault) -> Fault:
-    """Only requests that change something."""
-    return lambda exchange: (fault if exchange.writes else passed_on)(exchange)
-
-
 def sometimes(chance: float, seed: int, *faults: Fault) -> Fault:
     """One of the faults, at random; else passed on."""
     draw = random.Random(seed)
