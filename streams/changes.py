@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from streams.transport import Record
 
 NONCE_BYTES = 12
+IDS_AT_ONCE = 1_000  # in one parameter: a ClickHouse server takes up to 128 KiB
 TIME = pa.timestamp("ms", "UTC")
 
 CONSENTS = pa.schema(
@@ -288,13 +289,16 @@ def write_removals(
     mapped = _counts(identity, f"SELECT pseudonym, count() FROM recipients WHERE pseudonym IN ({_OF_CLAIM})", claim)
     # What intake forwarded twice was confirmed by the first claim that met it, which is done: one receipt an id.
     asked = [withdrawal.preference_id for withdrawal in changes.withdrawals]
-    earlier = identity.rows(
-        "reading requests",
-        "SELECT id FROM requests WHERE id IN {ids:Array(String)} AND NOT (incarnation = {incarnation:UInt32} "
-        "AND partition = {partition:UInt16} AND claim = {claim:UInt64})",
-        {**_names(claim), "ids": asked},
-    )
-    confirmed = {row[0] for row in earlier}
+    confirmed = {
+        row[0]
+        for begin in range(0, len(asked), IDS_AT_ONCE)
+        for row in identity.rows(
+            "reading requests",
+            "SELECT id FROM requests WHERE id IN {ids:Array(String)} AND NOT (incarnation = {incarnation:UInt32} "
+            "AND partition = {partition:UInt16} AND claim = {claim:UInt64})",
+            {**_names(claim), "ids": asked[begin : begin + IDS_AT_ONCE]},
+        )
+    }
     counted = [
         (
             withdrawal.preference_id,
