@@ -26,6 +26,7 @@ from pseudonymizer.consent import ALWAYS, Consent, Mode
 from pseudonymizer.keys import KeyKind
 from streams import changes as steps
 from streams import partition as module
+from streams.broker import admin
 from streams.chain import Claims
 from streams.errors import ChainStopped, LostLog
 from streams.keyring import KeyRing
@@ -33,10 +34,11 @@ from streams.partition import Overtaken, Partition
 from streams.partitioner import message_key, partition_of
 from streams.resources import Resources
 from streams.stores import Role, Store, connect
-from streams.topics import CHANGES, EVENTS, MAILINGS
+from streams.topics import CHANGES, EVENTS, MAILINGS, STATE
 from streams.transport import Chunk, fetch_batches
 from tests.claims import NOW, Fetched, change, event, state
-from tests.lock import Lock, mailing
+from tests.lock import Lock, WorkerProcess, mailing, now_ms, preference
+from tests.promises.test_incarnations import CELL, OFF, PERSONAL, UNKNOWN, carried_out, kept, opens, status
 
 pytestmark = pytest.mark.stack
 PARTITIONS = 16
@@ -520,3 +522,85 @@ def test_a_new_chain_begins_where_the_logs_do_and_is_found_there_after_a_kill(lo
 
     run(story())
     assert counted.outcomes() == {"received": 2, "counted": 2}
+
+
+# --- one topic made anew ---
+
+
+@pytest.fixture
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lock]:
+    with Stack(tmp_path_factory.mktemp("anew"), "tansu", die_with_parent=True) as stack, Lock(stack) as running:
+        yield running
+
+
+def lose(lock: Lock, topic: str) -> None:
+    """Somebody deletes one topic while no worker runs; `schleuse topics` makes it anew."""
+    with admin(lock.stack.broker_address, "losing a topic") as client:
+        client.delete_topics([topic])
+    lock.until(lambda: lock.run("topics", check=False).returncode == 0, what="the topic to be made anew")
+
+
+def begun(lock: Lock) -> WorkerProcess:
+    """A worker that has taken its partitions."""
+    worker = lock.worker()
+    lock.until(lambda: "partitions taken" in worker.text(), what="the worker")
+    return worker
+
+
+def test_a_topic_that_alone_was_made_anew_counts_nothing_twice(alone: Lock) -> None:
+    """The events are the same topic: they go on where they were, although the chain is a new one.
+
+    Twice a worker is killed with a claim in its hand, which belongs to the life before.
+    """
+    lock, decided = alone, now_ms() - 60_000
+    everybody = (OFF, PERSONAL, UNKNOWN)
+    terms = ("received", "counted", "off", "duplicates", "rejected")
+
+    def sums(said: dict[str, Any]) -> tuple[int, ...]:
+        assert said["adds_up"]
+        return tuple(said[term] for term in terms)
+
+    worker = begun(lock)
+    off, grant = preference("acme", OFF, "*", decided, mode="off"), {"engagement": {"open": "personal"}}
+    carried_out(lock, worker, [off, preference("acme", PERSONAL, grant, decided)])
+    lock.send([one for who in everybody for one in opens(who, *range(10))])
+    assert sums(lock.settle()) == (30, 20, 10, 0, 0)
+    assert kept(lock) == (10, 1)
+    lock.send([one for who in everybody for one in opens(who, *range(100, 300))])
+    time.sleep(0.5)
+    worker.kill()
+
+    # The state is lost: nobody is known above what the ledger says, and nothing is read again.
+    lose(lock, STATE)
+    worker = begun(lock)
+    assert sums(lock.settle()) == (630, 420, 210, 0, 0)
+    assert status(worker)["incarnation"] == 2
+    assert kept(lock) == (0, 0)
+    assert "incarnation begins" in worker.text()
+    assert "the state was lost: rows whose consent went with it are removed" in worker.text()
+    lock.send([*opens(OFF, 0, 400), *opens(PERSONAL, 0, 299, 400), *opens(UNKNOWN, 400)])
+    assert sums(lock.settle()) == (636, 422, 211, 3, 0)
+    assert lock.totals()[CELL] == (422, 2)
+    assert kept(lock) == (0, 0)
+    carried_out(lock, worker, [preference("acme", PERSONAL, grant, now_ms() - 2000)])
+    lock.send(opens(PERSONAL, 401))
+    lock.settle()
+    assert kept(lock) == (1, 1)
+    lock.send([one for who in everybody for one in opens(who, *range(500, 600))])
+    time.sleep(0.5)
+    worker.kill()
+
+    # The changes are lost: what they led to is in the state, and the new ones are newer although they begin at 0.
+    lose(lock, CHANGES)
+    worker = begun(lock)
+    assert sums(lock.settle()) == (937, 623, 311, 3, 0)
+    assert status(worker)["incarnation"] == 3
+    assert "the state was lost" not in worker.text()
+    assert kept(lock) == (101, 1), "who had agreed has her rows still, and got those that were on their way"
+    carried_out(lock, worker, [preference("acme", PERSONAL, "*", mode="anonymous")])
+    lock.until(lambda: kept(lock) == (0, 0), what="the withdrawal")
+    lock.send([*opens(OFF, 700), *opens(PERSONAL, 700), *opens(UNKNOWN, 700, 599)])
+    assert sums(lock.settle()) == (941, 625, 312, 4, 0)
+    assert kept(lock) == (0, 0)
+    assert lock.totals()[CELL] == (625, 2)
+    assert worker.kill(15) == 0
