@@ -102,11 +102,16 @@ class ChangesPlan:
 
     consents: list[tuple[Any, ...]] = field(default_factory=list)
     mappings: list[tuple[Any, ...]] = field(default_factory=list)
-    withdrawals: list[Withdrawal] = field(default_factory=list)
+    confirm: dict[str, Withdrawal] = field(default_factory=dict)  # by preference id: one receipt an id
     states: dict[bytes, RecipientState] = field(default_factory=dict)
     bad: list[tuple[int, BadRow]] = field(default_factory=list)
     remove: list[bytes] = field(default_factory=list)
     unmap: list[bytes] = field(default_factory=list)
+
+    @property
+    def withdrawals(self) -> list[Withdrawal]:
+        """What gets a receipt, in the order of the log."""
+        return list(self.confirm.values())
 
 
 def plan(
@@ -186,9 +191,7 @@ def _changed(
     result.remove += withdrawal.remove
     result.unmap += withdrawal.unmap
     if Effect.LOWERED in effects or (effects == {Effect.CONFIRMED} and _lowest(change) <= Mode.ANONYMOUS):
-        known_before = {other.preference_id for other in result.withdrawals}
-        if withdrawal.preference_id not in known_before:
-            result.withdrawals.append(withdrawal)
+        result.confirm.setdefault(withdrawal.preference_id, withdrawal)
     return RecipientState(version, purposes)
 
 
@@ -263,12 +266,10 @@ def write_ledger(claim: Claim, changes: ChangesPlan, identity: StoreClient, keys
     _insert(identity, "recipients", RECIPIENTS, sealed, claim, deadline_ms)
 
 
-_OF_CLAIM = (
-    "SELECT pseudonym FROM removals WHERE incarnation = {incarnation:UInt32} AND partition = {partition:UInt16} "
-    "AND claim = {claim:UInt64}"
-)
+_THIS_CLAIM = "incarnation = {incarnation:UInt32} AND partition = {partition:UInt16} AND claim = {claim:UInt64}"
+_MAPPINGS_THAT_GO = f"pseudonym IN (SELECT pseudonym FROM removals WHERE {_THIS_CLAIM})"
 # Rows of this claim and of later ones are nobody's that this claim withdraws: their salts came after it.
-_BELOW = "(incarnation < {incarnation:UInt32} OR claim < {claim:UInt64})"
+_ROWS_THAT_GO = f"{_MAPPINGS_THAT_GO} AND (incarnation < {{incarnation:UInt32}} OR claim < {{claim:UInt64}})"
 
 
 def _names(claim: Claim) -> dict[str, int]:
@@ -281,21 +282,18 @@ def write_removals(
     """Steps b and c."""
     _insert(analytics, "removals", REMOVALS, [(p,) for p in changes.remove], claim, deadline_ms, guarded=False)
     _insert(identity, "removals", REMOVALS, [(p,) for p in changes.unmap], claim, deadline_ms, guarded=False)
-    if not changes.withdrawals:
+    if not changes.confirm:
         return
-    rows = _counts(
-        analytics, f"SELECT pseudonym, count() FROM engagement WHERE pseudonym IN ({_OF_CLAIM}) AND {_BELOW}", claim
-    )
-    mapped = _counts(identity, f"SELECT pseudonym, count() FROM recipients WHERE pseudonym IN ({_OF_CLAIM})", claim)
+    rows = _counts(analytics, f"SELECT pseudonym, count() FROM engagement WHERE {_ROWS_THAT_GO}", claim)
+    mapped = _counts(identity, f"SELECT pseudonym, count() FROM recipients WHERE {_MAPPINGS_THAT_GO}", claim)
     # What intake forwarded twice was confirmed by the first claim that met it, which is done: one receipt an id.
-    asked = [withdrawal.preference_id for withdrawal in changes.withdrawals]
+    asked = list(changes.confirm)
     confirmed = {
         row[0]
         for begin in range(0, len(asked), IDS_AT_ONCE)
         for row in identity.rows(
             "reading requests",
-            "SELECT id FROM requests WHERE id IN {ids:Array(String)} AND NOT (incarnation = {incarnation:UInt32} "
-            "AND partition = {partition:UInt16} AND claim = {claim:UInt64})",
+            f"SELECT id FROM requests WHERE id IN {{ids:Array(String)}} AND NOT ({_THIS_CLAIM})",
             {**_names(claim), "ids": asked[begin : begin + IDS_AT_ONCE]},
         )
     }
@@ -323,13 +321,12 @@ def _counts(store: StoreClient, select: str, claim: Claim) -> dict[int, int]:
 
 def remove(claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics: StoreClient, keys: Keys) -> None:
     """Steps d and e. Raises StoreUnavailable when something is left, so that it is tried again."""
-    for store, table, pseudonyms, below in (
-        (analytics, "engagement", changes.remove, f" AND {_BELOW}"),
-        (identity, "recipients", changes.unmap, ""),
+    for store, table, pseudonyms, which in (
+        (analytics, "engagement", changes.remove, _ROWS_THAT_GO),
+        (identity, "recipients", changes.unmap, _MAPPINGS_THAT_GO),
     ):
         if not pseudonyms:
             continue
-        which = f"pseudonym IN ({_OF_CLAIM}){below}"
         store.do(
             f"removing from {table}", f"DELETE FROM {table} WHERE {which}", _names(claim), lightweight_deletes_sync=2
         )
@@ -353,10 +350,9 @@ def write_receipts(
     claim: Claim, identity: StoreClient, gone_after_ms: int, deadline_ms: int
 ) -> list[tuple[str, bytes]]:
     """Step g: id and value of every record of tracking.receipts that the claim sends; the first count stands."""
-    which = "WHERE incarnation = {incarnation:UInt32} AND partition = {partition:UInt16} AND claim = {claim:UInt64}"
     asked = identity.rows(
         "reading requests",
-        f"SELECT id, toString(kind), toString(tenant), rows, mappings FROM requests {which}",
+        f"SELECT id, toString(kind), toString(tenant), rows, mappings FROM requests WHERE {_THIS_CLAIM}",
         _names(claim),
     )
     if not asked:
@@ -366,7 +362,7 @@ def write_receipts(
     written = identity.rows(
         "reading receipts",
         "SELECT id, toString(kind), toString(tenant), rows, mappings, toUnixTimestamp64Milli(completed_at), "
-        f"toUnixTimestamp64Milli(gone_by) FROM receipts {which}",
+        f"toUnixTimestamp64Milli(gone_by) FROM receipts WHERE {_THIS_CLAIM}",
         _names(claim),
     )
     return [

@@ -68,14 +68,13 @@ WasOff = Mapping[tuple[str, bytes, str], int]
 """(tenant, blind index, kind) of who was `off` when a state was lost -> when she decided that (epoch ms)."""
 
 
-def after_a_lost_state(life: Incarnation, analytics: StoreClient, identity: StoreClient) -> WasOff:
-    """What a lost state leaves to do before the first claim: rows whose salts went with it go, `off` stays `off`.
+def remove_orphans(life: Incarnation, analytics: StoreClient, identity: StoreClient) -> None:
+    """Remove the rows and mappings whose salts went with a lost state, before the first claim of the new chain.
 
-    Returns everybody whose last word before the loss was `off`. Nobody else is remembered: unknown means anonymous,
-    never more. May be done any number of times, by all workers at once.
+    May be done any number of times, by all workers at once.
     """
     if life.state_since <= 1:
-        return {}
+        return
     names = {"since": life.state_since}
     for store, table in ((analytics, "engagement"), (identity, "recipients")):
         ((left,),) = store.rows(
@@ -89,12 +88,21 @@ def after_a_lost_state(life: Incarnation, analytics: StoreClient, identity: Stor
                 lightweight_deletes_sync=2,
             )
             log.warning("the state was lost: rows whose consent went with it are removed", table=table, rows=left)
+
+
+def who_was_off(life: Incarnation, identity: StoreClient) -> WasOff:
+    """Everybody whose last word before a lost state was `off`: she stays `off`.
+
+    Nobody else is remembered: unknown means anonymous, never more.
+    """
+    if life.state_since <= 1:
+        return {}
     rows = identity.rows(
         "reading who was off",
         "SELECT toString(tenant), blind, toString(kind), toUnixTimestamp64Milli(max(decided_at)) FROM consents "
         "WHERE incarnation < {since:UInt32} AND purpose = {purpose:String} "
         "AND effect IN ('raised', 'lowered', 'confirmed') GROUP BY tenant, blind, kind "
         "HAVING argMax(mode = {off:String}, (decided_at, mode = {off:String}))",
-        {**names, "purpose": PRIMARY, "off": Mode.OFF.word},
+        {"since": life.state_since, "purpose": PRIMARY, "off": Mode.OFF.word},
     )
     return {(tenant, bytes(blind), kind): decided_at for tenant, blind, kind, decided_at in rows}

@@ -43,7 +43,6 @@ SCHEMA = pa.schema(
         ("events", pa.uint64()),
     ]
 )
-CLAIM_COLUMNS = 4  # the first ones: the same in every row
 
 
 def rows(columns: Mapping[str, Any], kept: Array) -> pa.Table:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from pseudonymizer.keys import KeyKind, purpose_key
 from pseudonymizer.pseudonyms import Pseudonymizer
+from streams import partitioner
 from streams.keyring import KeyRing
 
-SEPARATOR = "\x1f"  # between tenant and mailing in the name of a key: neither may hold it
+SEPARATOR = partitioner.SEPARATOR.decode()  # also between tenant and mailing in the name of a key
 
 
 class Keys:
@@ -48,7 +49,7 @@ class Keys:
         return {name: self._mailings[name] for name in names}
 
     def data_keys(self, names: Iterable[str]) -> dict[str, bytes]:
-        """A recipient's own data key (name: hex of her blind index), made where there is none. Not cached."""
+        """The data key of each mapping (name: hex of its pseudonym), made where there is none. Not cached."""
         return self._ring.ensure_many(KeyKind.DATA, list(names))
 
     def drop_data_keys(self, names: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ from pseudonymizer.keys import KeyKind
 from streams import tenants as tenants_file
 from streams.declarations import Declarations
 from streams.errors import BrokerError, SettingsError
-from streams.incarnation import Incarnation, WasOff, after_a_lost_state, current
+from streams.incarnation import Incarnation, WasOff, current, remove_orphans, who_was_off
 from streams.keyring import KeyRing
 from streams.keys import Keys
 from streams.metrics import Metrics
@@ -76,12 +76,13 @@ class Resources:
         if (partitions := len(ends(settings, EVENTS))) != settings.partitions:
             raise SettingsError(f"{EVENTS} has {partitions} partitions, but the setting says {settings.partitions}")
         self.life = current(self.analytics, self.ids)
-        self.was_off = after_a_lost_state(self.life, self.analytics, self.identity)
+        self.remove_orphans()
+        self.was_off = who_was_off(self.life, self.identity)
         self.tenants_in_force()
 
-    def tidy_after_a_lost_state(self) -> None:
-        """Once more what `open` did, for rows that a worker of an earlier incarnation wrote late. Blocking."""
-        after_a_lost_state(self.life, self.analytics, self.identity)
+    def remove_orphans(self) -> None:
+        """Remove what a lost state left; later again, for rows that a worker of an earlier incarnation wrote late."""
+        remove_orphans(self.life, self.analytics, self.identity)
 
     def same_topics(self) -> bool:
         """Whether the topics are still those that this worker began with. Blocking; raises BrokerError."""

@@ -250,10 +250,8 @@ class Worker:
         below = {number: partition.changes_kept_from for number, partition in self.partitions.items()}
         await resources.in_thread(lambda: trim(self.settings, CHANGES, below))
         await resources.in_thread(lambda: resources.forget_days(int(time.time() * 1000)))
-        if (
-            time.monotonic() - self._began < LATE_SECONDS
-        ):  # a worker of an earlier life may have written after the first
-            await resources.in_thread(resources.tidy_after_a_lost_state)
+        if time.monotonic() - self._began < LATE_SECONDS:  # a worker of an earlier incarnation may have written late
+            await resources.in_thread(resources.remove_orphans)
 
     # --- what others may see ---
 
