@@ -1,0 +1,110 @@
+"""What is there: both stores, the key ring, and what the workers told on their topics."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from deploy.clickhouse.grants import Role, Store
+from tests.reference.facts import Claim, Decision, Facts, Log, Mapping, Receipt, Row
+from tests.reference.people import Ring, number, open_mapping
+
+Rows = Callable[[Store, str, Role], Sequence[Sequence[Any]]]
+"""A SELECT in a store under a login: tests.lock.Lock.rows."""
+
+_CLAIMS = """
+SELECT incarnation, partition, number, toString(kind), first, last, next_event, next_change,
+    toUnixTimestamp64Milli(now), mailings, settings, worker
+FROM claims ORDER BY partition, number
+"""
+_OUTCOMES = "SELECT partition, toString(outcome), toString(reason), sum(events) FROM outcomes GROUP BY ALL"
+_TOTALS = """
+SELECT toString(tenant), toString(mailing), toString(kind), toString(link), toString(device), toString(actor),
+    toUnixTimestamp(hour), sum(events)
+FROM cells_hourly GROUP BY ALL
+"""
+_UNIQUES = """
+SELECT toString(tenant), toString(mailing), toString(kind), toString(dimension), toString(value), toString(actor),
+    toInt16({step}), uniqExactMerge(recipients)
+FROM cells_unique GROUP BY ALL
+"""
+_ROWS = """
+SELECT partition, claim, toString(tenant), toString(purpose), toString(mailing), toString(kind), toString(link),
+    toUnixTimestamp(occurred), toString(device), toString(actor), pseudonym, key_version, toUInt16(expires)
+FROM engagement
+"""
+_MAPPINGS = """
+SELECT partition, claim, toString(tenant), toString(purpose), toString(kind), pseudonym, key_version, hex(blind),
+    hex(sealed), toUnixTimestamp64Milli(at)
+FROM recipients
+"""
+_LEDGER = """
+SELECT partition, claim, toString(tenant), hex(blind), toString(purpose), toString(kind), toString(mode),
+    toString(effect), toUnixTimestamp64Milli(decided_at), toUnixTimestamp64Milli(recorded_at), preference_id, proof
+FROM consents
+"""
+_CONFIRMED = "SELECT partition, claim, id, toString(kind), toString(tenant), rows, mappings FROM {table}"
+
+
+def read_claims(rows: Rows) -> list[Claim]:
+    """The chain of every partition."""
+    return [Claim(*row) for row in rows(Store.ANALYTICS, _CLAIMS, Role.OPERATOR)]
+
+
+def read(log: Log, rows: Rows, ring: Ring, partitions: int) -> Facts:
+    """Everything that is compared. `log` has to hold tracking.state, tracking.receipts and tracking.rejected too."""
+
+    def asked(store: Store, sql: str) -> list[tuple[Any, ...]]:
+        role = Role.OPERATOR if store is Store.ANALYTICS and sql is not _ROWS else Role.RIGHTS
+        return [tuple(row) for row in rows(store, sql, role)]
+
+    facts = Facts()
+    for *outcome, count in asked(Store.ANALYTICS, _OUTCOMES):
+        facts.outcomes[tuple(outcome)] += count
+    for *cell, count in asked(Store.ANALYTICS, _TOTALS):
+        facts.totals[tuple(cell)] += count
+    for step in ("step", "-1"):
+        for *cell, count in asked(Store.ANALYTICS, _UNIQUES.format(step=step)):
+            facts.uniques[tuple(cell)] += count
+    facts.rows.update(Row(*row) for row in asked(Store.ANALYTICS, _ROWS))
+    keys = {number(bytes.fromhex(name)): key for name, key in ring.all("data").items()}
+    facts.data_keys.update(keys.keys())
+    for *known, pseudonym, version, blind, sealed, at_ms in asked(Store.IDENTITY, _MAPPINGS):
+        of = int(pseudonym).to_bytes(16, "little")
+        recipient = open_mapping(keys.get(pseudonym), bytes.fromhex(sealed), of)
+        facts.mappings[Mapping(*known, pseudonym, version, blind, recipient, at_ms)] += 1
+    for *decided, proof in asked(Store.IDENTITY, _LEDGER):
+        facts.ledger[Decision(*decided, json.dumps(json.loads(proof or "{}"), sort_keys=True))] += 1
+    facts.receipts.update(Receipt(*row) for row in asked(Store.IDENTITY, _CONFIRMED.format(table="receipts")))
+    facts.requests.update(Receipt(*row) for row in asked(Store.IDENTITY, _CONFIRMED.format(table="requests")))
+    for partition in range(partitions):
+        _read_topics(log, partition, facts)
+    facts.outcomes += Counter()  # without zeros
+    facts.totals += Counter()
+    return facts
+
+
+def _read_topics(log: Log, partition: int, facts: Facts) -> None:
+    for record in log.records("tracking.receipts", partition):
+        said = json.loads(record.value or b"{}")
+        removed = said["removed"]
+        facts.told[said["preference_id"], said["tenant"], removed["rows"], removed["mappings"]] = 1
+    for record in log.records("tracking.rejected", partition):
+        said = json.loads(record.value or b"{}")
+        source = said.get("source") or {"topic": "a replay"}
+        if source["topic"] in ("tracking.events", "tracking.changes"):
+            facts.rejected[source["topic"], source["partition"], source["offset"], said["reason"]] = 1
+    highest: dict[bytes, tuple[tuple[int, int], bytes]] = {}
+    last: dict[bytes, bytes] = {}
+    for record in log.records("tracking.state", partition):
+        key, value = record.key or b"", record.value or b"{}"
+        version = tuple(json.loads(value)["version"])
+        last[key] = value
+        if key not in highest or version >= highest[key][0]:
+            highest[key] = (version, value)
+    for key, (_, value) in highest.items():
+        facts.states[partition, key, json.dumps(json.loads(value), sort_keys=True)] += 1
+    for key, value in last.items():
+        facts.last_states[partition, key, json.dumps(json.loads(value), sort_keys=True)] += 1

@@ -1,0 +1,307 @@
+"""The log, replayed in the order of the chain: one partition after the other, one record at a time."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from tests.reference import events
+from tests.reference.consent import ANONYMOUS, PSEUDONYMOUS, WORDS, Salt, Standing
+from tests.reference.facts import (
+    Claim,
+    Decision,
+    Expected,
+    Log,
+    Receipt,
+    Record,
+    ReferenceFailed,
+    Row,
+)
+from tests.reference.facts import Mapping as Mapped
+from tests.reference.people import MODES, Ring, Tenant, canonical, message_key, number, partition_of, pseudonym
+
+KINDS = ("open", "click")
+PRIMARY = "engagement"
+TOPICS = {"events": "tracking.events", "changes": "tracking.changes"}
+Agents = Mapping[str | None, tuple[str, str]]
+
+
+def expect(
+    log: Log, claims: Sequence[Claim], tenants: Mapping[str, Tenant], ring: Ring, agents: Agents, partitions: int
+) -> Expected:
+    """What must be there after these claims. Raises ReferenceFailed when log and chain do not fit together."""
+    result = Expected()
+    lives, settings = {claim.incarnation for claim in claims}, {claim.settings for claim in claims}
+    if len(lives) > 1 or len(settings) > 1:
+        raise ReferenceFailed("the chain has more than one incarnation, or settings that changed during the run")
+    declared = events.Declared([(record.offset, record.value) for record in log.records("tracking.mailings", 0)])
+    for partition in range(partitions):
+        chain = sorted((claim for claim in claims if claim.partition == partition), key=lambda claim: claim.number)
+        _Replay(partition, partitions, declared, tenants, ring, agents, result).play(log, chain)
+    for pseudonym_ in [mapping.pseudonym for mapping in result.mappings]:
+        result.data_keys[pseudonym_] += 1
+    return result
+
+
+def check(chain: Sequence[Claim]) -> None:
+    """Whether every record of both logs is in one claim and in one only, up to the end of the chain."""
+    for index, claim in enumerate(chain):
+        if claim.number != chain[0].number + index or claim.last < claim.first:
+            raise ReferenceFailed(f"partition {claim.partition}: claim {claim.number} is not the next one")
+    if chain and chain[0].number != 0:
+        raise ReferenceFailed(f"partition {chain[0].partition}: the chain does not begin with 0")
+    for before, claim in pairwise(chain):
+        is_event = claim.kind == "events"
+        begins = before.next_event if is_event else before.next_change
+        stays = claim.next_change == before.next_change if is_event else claim.next_event == before.next_event
+        ends = claim.next_event if is_event else claim.next_change
+        if claim.first != begins or ends != claim.last + 1 or not stays:
+            raise ReferenceFailed(f"partition {claim.partition}: claim {claim.number} leaves out or repeats records")
+
+
+@dataclass(slots=True)
+class _Person:
+    """What a recipient has agreed to, and, by kind, what that allows for an event."""
+
+    offset: int = -1
+    standing: dict[tuple[str, str], Standing] = field(default_factory=dict)
+    allowed: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
+
+
+class _Run:
+    """The records of a topic's partition, taken run by run."""
+
+    def __init__(self, log: Log, topic: str, partition: int) -> None:
+        self._topic, self._partition = topic, partition
+        self._records = log.records(topic, partition)
+
+    def take(self, claim: Claim) -> Iterator[Record]:
+        """The records of a claim."""
+        expected = claim.first
+        for record in self.rest():
+            if record.offset != expected:
+                raise ReferenceFailed(f"{self._topic}-{self._partition}: the log lacks offset {expected}")
+            yield record
+            if record.offset == claim.last:
+                return
+            expected += 1
+        raise ReferenceFailed(f"{self._topic}-{self._partition}: the log ends at {expected}, before {claim.last}")
+
+    def rest(self) -> Iterator[Record]:
+        """All that is left."""
+        return self._records
+
+
+class _Replay:
+    """One partition."""
+
+    def __init__(
+        self,
+        partition: int,
+        partitions: int,
+        declared: events.Declared,
+        tenants: Mapping[str, Tenant],
+        ring: Ring,
+        agents: Agents,
+        result: Expected,
+    ) -> None:
+        self._partition, self._partitions, self._declared = partition, partitions, declared
+        self._tenants, self._ring, self._agents, self._result = tenants, ring, agents, result
+        self._people: dict[bytes, _Person] = {}
+        self._where: dict[bytes, int] = {}
+        self._seen: dict[str, int] = {}
+        self._clock = -1
+        self._visits: defaultdict[tuple[Any, ...], set[bytes]] = defaultdict(set)
+        self._rows: defaultdict[int, list[Row]] = defaultdict(list)
+        self._mapped: dict[int, Mapped] = {}
+        self._told: set[str] = set()
+
+    def play(self, log: Log, chain: Sequence[Claim]) -> None:
+        """Carry out all claims, and add what came of it to the result."""
+        check(chain)
+        runs = {kind: _Run(log, topic, self._partition) for kind, topic in TOPICS.items()}
+        size = self._result.size
+        for claim in chain:
+            size[f"claims of {claim.kind}"] += 1
+            one = self._event if claim.kind == "events" else self._change
+            for record in runs[claim.kind].take(claim):
+                size[claim.kind] += 1
+                one(claim, record)
+        for kind, run in runs.items():
+            self._result.unclaimed[TOPICS[kind], self._partition] += sum(1 for _ in run.rest())
+        self._result.unclaimed += Counter()
+        self._add_up(chain[-1].incarnation if chain else 1)
+
+    # --- events ---
+
+    def _event(self, claim: Claim, record: Record) -> None:
+        outcomes, partition = self._result.outcomes, self._partition
+        outcomes[partition, "received", ""] += 1
+        try:
+            event, occurred = events.read(record.value, claim.now_ms)
+            tenant = self._tenants.get(event["tenant"])
+            if tenant is None:
+                raise events.Refused("unknown_tenant")
+            who = self._who(tenant, event["recipient"])
+        except events.Refused as why:
+            outcomes[partition, "rejected", str(why)] += 1
+            self._result.rejected["tracking.events", partition, record.offset, str(why)] += 1
+            return
+        if self._is_retry(f"{tenant.name}\x1f{event['event_id']}", record.timestamp // events.HOUR_MS):
+            outcomes[partition, "duplicates", ""] += 1
+            return
+        sent_ms, links = self._declared.at(tenant.name, event["mailing"], claim.mailings)
+        kind = event["kind"]
+        link = events.link_of(tenant, links, event.get("link"), event.get("url")) if kind == "click" else ""
+        device, actor = self._agents[event.get("user_agent") or None]
+        actor = event.get("actor") or actor
+        counted = False
+        for purpose, (counts, pseudonymous, early, personal, late) in self._allowed(who, tenant, kind):
+            if purpose == PRIMARY:
+                counted = occurred >= counts
+            salt = late if late is not None and occurred >= personal else early if occurred >= pseudonymous else None
+            if salt is not None:
+                self._rows[salt.pseudonym].append(
+                    Row(
+                        *(partition, claim.number, tenant.name, purpose, event["mailing"], kind, link),
+                        *(occurred // 1000, device, actor, salt.pseudonym, salt.key_version),
+                        expires=occurred // events.DAY_MS + tenant.purposes[purpose][1],
+                    )
+                )
+        if not counted:
+            outcomes[partition, "off", ""] += 1
+            return
+        outcomes[partition, "counted", ""] += 1
+        cell = (tenant.name, event["mailing"], kind, link, device, actor)
+        self._result.totals[(*cell, occurred // events.HOUR_MS * 3600)] += 1
+        self._visits[(*cell, events.step_of(occurred, sent_ms))].add(who)
+
+    def _who(self, tenant: Tenant, recipient: str) -> bytes:
+        name = canonical(recipient, tenant.lower_local)
+        if name is None:
+            raise events.Refused("bad_recipient")
+        key = message_key(tenant.name, name)
+        at = self._where.get(key)
+        if at is None:
+            at = self._where[key] = partition_of(key, self._partitions)
+        if at != self._partition:
+            raise events.Refused("misrouted")
+        return key
+
+    def _is_retry(self, event_id: str, hour: int) -> bool:
+        """24 h of record time: an hour never counts as earlier than one that was remembered before it."""
+        hour = max(hour, self._clock)
+        before = self._seen.get(event_id)
+        if before is not None and hour - before <= 24:
+            return True
+        self._seen[event_id] = self._clock = hour
+        return False
+
+    def _allowed(self, who: bytes, tenant: Tenant, kind: str) -> list[tuple[str, Any]]:
+        person = self._people.get(who)
+        if person is None:
+            person = self._people[who] = _Person()
+        found = person.allowed.get(kind)
+        if found is None:
+            found = person.allowed[kind] = [
+                (purpose, person.standing.get((purpose, kind), Standing()).allows(ceiling))
+                for purpose, (ceiling, _) in tenant.purposes.items()
+            ]
+        return found
+
+    # --- changes ---
+
+    def _change(self, claim: Claim, record: Record) -> None:
+        change = json.loads(record.value or b"")
+        tenant, recipient = self._tenants[change["tenant"]], change["recipient"]
+        if record.key != message_key(tenant.name, recipient) or partition_of(record.key, self._partitions) != (
+            self._partition
+        ):
+            raise ReferenceFailed(f"tracking.changes-{self._partition}: {record.offset} lies under another key")
+        person = self._people.setdefault(record.key, _Person())
+        person.allowed.clear()
+        person.offset = record.offset
+        blind = self._ring.blind(tenant.name, recipient)
+        proof = json.dumps(change.get("proof") or {}, sort_keys=True)
+        effects, lowest = set(), []
+        rows = mappings = 0
+        for purpose, kind, asked in _asked(change, tenant, person):
+            lowest.append(asked)
+            standing = person.standing.setdefault((purpose, kind), Standing())
+            mode = min(asked, standing.mode) if change["purposes"] == "*" else asked
+            salt = self._salt(tenant, recipient, purpose, change, change["salts"].get(purpose, {}).get(kind))
+            ceiling = tenant.purposes.get(purpose, (ANONYMOUS, 0))[0]
+            effect, dropped, drawn = standing.decide(mode, change["decided_at"], salt, ceiling)
+            effects.add(effect)
+            self._result.ledger[
+                Decision(
+                    *(self._partition, claim.number, tenant.name, blind, purpose, kind, WORDS[mode], effect),
+                    *(change["decided_at"], claim.now_ms, change["preference_id"], proof),
+                )
+            ] += 1
+            for old in dropped:
+                rows += len(self._rows.pop(old.pseudonym, ()))
+                mappings += self._mapped.pop(old.pseudonym, None) is not None
+                self._result.dropped[old.pseudonym] = (self._partition, claim.number, change["preference_id"])
+            if drawn is not None and drawn.level > PSEUDONYMOUS:
+                self._mapped[drawn.pseudonym] = Mapped(
+                    *(self._partition, claim.number, tenant.name, purpose, kind, drawn.pseudonym, drawn.key_version),
+                    *(blind, recipient, claim.now_ms),
+                )
+        self._result.removed["rows"] += rows
+        self._result.removed["mappings"] += mappings
+        confirms = effects == {"confirmed"} and min(lowest, default=ANONYMOUS + 1) <= ANONYMOUS
+        id_ = change["preference_id"]
+        if ("lowered" in effects or confirms) and id_ not in self._told:
+            self._told.add(id_)
+            receipt = Receipt(self._partition, claim.number, id_, "withdrawal", tenant.name, rows, mappings)
+            self._result.receipts[receipt] += 1
+            self._result.requests[receipt] += 1
+            self._result.told[id_, tenant.name, rows, mappings] += 1
+
+    def _salt(self, tenant: Tenant, recipient: str, purpose: str, change: Any, text: str | None) -> Salt | None:
+        if text is None:
+            return None
+        version = change["key_version"]
+        key = self._ring.purpose(tenant.name, purpose, version)
+        return Salt(0, 0, text, version, number(pseudonym(key, base64.b64decode(text), recipient)))
+
+    # --- what is left in the end ---
+
+    def _add_up(self, incarnation: int) -> None:
+        result = self._result
+        for rows in self._rows.values():
+            result.rows.update(rows)
+        result.mappings.update(self._mapped.values())
+        people: defaultdict[tuple[Any, ...], set[bytes]] = defaultdict(set)
+        for (tenant, mailing, kind, link, device, actor, step), who in self._visits.items():
+            dimensions = [("all", ""), ("device", device)] + ([("link", link)] if link else [])
+            for dimension, value in dimensions:
+                for at in (step, -1):
+                    people[tenant, mailing, kind, dimension, value, actor, at] |= who
+        for cell, who in people.items():  # no recipient is on two partitions
+            result.uniques[cell] += len(who)
+        for key, person in self._people.items():
+            if person.offset < 0:
+                continue
+            purposes: dict[str, dict[str, Any]] = {}
+            for (purpose, kind), standing in person.standing.items():
+                purposes.setdefault(purpose, {})[kind] = standing.told()
+            state = {"version": [incarnation, person.offset], "purposes": purposes}
+            told = (self._partition, key, json.dumps(state, sort_keys=True))
+            result.states[told] += 1
+            result.last_states[told] += 1
+
+
+def _asked(change: Any, tenant: Tenant, person: _Person) -> list[tuple[str, str, int]]:
+    if change["purposes"] == "*":
+        purposes = dict.fromkeys([*tenant.purposes, *(purpose for purpose, _ in person.standing)])
+        return [(purpose, kind, MODES[change["mode"]]) for purpose in purposes for kind in KINDS]
+    return [
+        (purpose, kind, MODES[mode]) for purpose, kinds in change["purposes"].items() for kind, mode in kinds.items()
+    ]
