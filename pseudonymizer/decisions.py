@@ -52,17 +52,17 @@ Decision = Off | Counted | Row
 def thresholds(consent: Consent | None, ceiling: Mode) -> Thresholds:
     """What a consent (None: nothing was ever decided) and the tenant's ceiling allow, as points in time."""
     known = consent if consent is not None else DEFAULT
-    counts_from = known.held_since(Mode.ANONYMOUS)
+    counts_from, *since = known.since
     if counts_from is None or ceiling is Mode.OFF:
         return Thresholds(NEVER)
     rows: list[tuple[int, Salt]] = []
-    for level in (Mode.PSEUDONYMOUS, Mode.PERSONAL):
-        since = known.held_since(level)
-        if since is None or ceiling < level:
+    for level, begin in zip((Mode.PSEUDONYMOUS, Mode.PERSONAL), since, strict=True):
+        if begin is None or ceiling < level:
             break
-        usable = [salt for salt in known.salts if salt.level <= level]
-        if usable:
-            rows.append((since, usable[-1]))
+        for salt in reversed(known.salts):
+            if salt.level <= level:
+                rows.append((begin, salt))
+                break
     return Thresholds(counts_from, tuple(rows))
 
 

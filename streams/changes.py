@@ -31,8 +31,7 @@ from pseudonymizer.pseudonyms import blind_index
 from pseudonymizer.sealing import seal
 from streams.chain import PRIMARY
 from streams.errors import BadRow, Reason, StoreUnavailable
-from streams.events import KINDS
-from streams.messages import Change, RecipientState, encode_receipt, encode_state, parse_change
+from streams.messages import KINDS, Change, RecipientState, encode_receipt, encode_state, parse_change
 
 if TYPE_CHECKING:
     from streams.chain import Claim

@@ -7,11 +7,15 @@ worker may write an older one late, and the owner then writes its own again.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
+
 from streams.errors import BadRow
 from streams.messages import RecipientState, decode_state, state_version
 from streams.transport import Record
 
 Version = tuple[int, int]
+WATCHED = 200_000  # changed keys that a watcher may be behind
 
 
 class StateIndex:
@@ -21,6 +25,15 @@ class StateIndex:
         self._states: dict[bytes, bytes] = {}
         self.highest: Version = (0, -1)
         self.stale: list[bytes] = []
+        self._watched: deque[bytes] = deque(maxlen=0)
+
+    def watch(self) -> deque[bytes]:
+        """From now on the key of every state that is put or applied, for whoever remembers what came out of it.
+
+        Of one watcher, the last. Where it is full (`maxlen`), keys have fallen out of it: forget everything.
+        """
+        self._watched = deque(maxlen=WATCHED)
+        return self._watched
 
     def __len__(self) -> int:
         return len(self._states)
@@ -28,6 +41,10 @@ class StateIndex:
     def raw(self, key: bytes) -> bytes | None:
         """The encoded state of a recipient's key, or None: unknown."""
         return self._states.get(key)
+
+    def raws(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        """`raw` of each key."""
+        return list(map(self._states.get, keys))
 
     def state(self, key: bytes) -> RecipientState | None:
         """The state of a recipient's key, or None: unknown, which means anonymous."""
@@ -62,4 +79,5 @@ class StateIndex:
 
     def _put(self, key: bytes, value: bytes, version: Version) -> None:
         self._states[key] = value
+        self._watched.append(key)  # after the state: who reads the key finds it
         self.highest = max(self.highest, version)

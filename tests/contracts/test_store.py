@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from deploy.clickhouse.grants import Role, Store, roles_of
 from deploy.embedded.stack import Stack
+from pseudonymizer.siphash import siphash
 from tests.contracts.conftest import login
 
 pytestmark = pytest.mark.stack
@@ -73,6 +74,19 @@ def counted(stores: Stack, mailing: str) -> tuple[int, int, int]:
 
 def code(error: pytest.ExceptionInfo[DatabaseError]) -> str:
     return str(error.value).partition("code: ")[2].partition(",")[0]
+
+
+def test_the_store_computes_siphash_as_we_do(stores: Stack) -> None:
+    """So that whoever doubts a hash can ask ClickHouse; and what a view makes of a seed is what we think it is."""
+    key, text = bytes(range(100, 116)), "jürgen@example.com"
+    halves = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
+    found = login(stores, Store.ANALYTICS, "operator").query(
+        "SELECT sipHash64Keyed(({k0:UInt64}, {k1:UInt64}), {text:String}), "
+        "hex(sipHash128ReferenceKeyed(({k0:UInt64}, {k1:UInt64}), {text:String}))",
+        parameters={"k0": halves[0], "k1": halves[1], "text": text},
+    )
+    narrow, wide = siphash(key, text.encode()), siphash(key, text.encode(), wide=True)
+    assert found.result_rows == [(int.from_bytes(narrow, "little"), wide.hex().upper())]
 
 
 def test_a_batch_done_twice_counts_once_in_every_table_even_after_a_kill(stores: Stack) -> None:

@@ -18,6 +18,7 @@ from pseudonymizer.pseudonyms import (
     visitor_seed,
     visitor_seeds,
 )
+from pseudonymizer.siphash import Messages
 
 LARGER = b"Test Using Larger Than Block-Size Key - Hash Key First"
 LARGEST = (
@@ -70,36 +71,37 @@ def test_no_repr_of_what_holds_a_key_shows_it() -> None:
     assert b"kk".hex() not in shown
 
 
-@given(st.lists(st.tuples(st.text(max_size=3), st.text(max_size=8)), max_size=8), st.binary(min_size=32, max_size=32))
-def test_columns_agree_with_single_values(pairs: list[tuple[str, str]], key: bytes) -> None:
-    tenants, ids = [tenant for tenant, _ in pairs], [event_id for _, event_id in pairs]
-    hashes = event_hashes(key, tenants, ids)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.text(max_size=40)), max_size=12),
+    st.lists(st.binary(min_size=32, max_size=32), min_size=3, max_size=3),
+)
+def test_columns_agree_with_single_values(pairs: list[tuple[int, str]], keys: list[bytes]) -> None:
+    tenants, which = ["acme", "müller", "globex"], np.array([index for index, _ in pairs], np.int64)
+    texts = Messages.of([text.encode() for _, text in pairs])
+    hashes = event_hashes(keys[0], tenants, which, texts)
     assert hashes.dtype == np.uint64
-    assert hashes.flags.writeable
-    assert hashes.tolist() == [event_hash(key, tenant, event_id) for tenant, event_id in pairs]
-    assert visitor_seeds(key, ids) == b"".join(visitor_seed(key, name) for name in ids)
+    assert hashes.tolist() == [event_hash(keys[0], tenants[index], text) for index, text in pairs]
+    seeds = visitor_seeds(keys, which, texts)
+    assert seeds.tobytes() == b"".join(visitor_seed(keys[index], text) for index, text in pairs)
 
 
-def test_tenant_and_event_id_do_not_run_into_one_another() -> None:
+def test_two_tenants_and_two_recipients_have_two_hashes() -> None:
     key = b"k" * 32
     assert event_hash(key, "ab", "c") != event_hash(key, "a", "bc")
+    assert event_hash(key, "a", "c") != event_hash(key, "b", "c")
     assert blind_index(key, "ab", "c") != blind_index(key, "a", "bc")
-    with pytest.raises(ValueError, match="zip"):
-        event_hashes(key, ["acme"], [])
 
 
 def test_a_hash_of_zero_becomes_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Zero:
-        def __init__(self, *_: object, **__: object) -> None: ...
+    # No input is known that hashes to zero.
+    monkeypatch.setattr("pseudonymizer.pseudonyms.siphash", lambda *_: bytes(8))
+    monkeypatch.setattr("pseudonymizer.pseudonyms.siphash_column", lambda *_: np.zeros(1, np.uint64))
+    assert event_hash(b"k" * 32, "acme", "1") == 1
+    assert event_hashes(b"k" * 32, ["acme"], np.zeros(1, np.int64), Messages.of([b"1"])).tolist() == [1]
 
-        def copy(self) -> Zero:
-            return self
 
-        def update(self, _: bytes) -> None: ...
-
-        def digest(self) -> bytes:
-            return bytes(8)
-
-    monkeypatch.setattr("pseudonymizer.pseudonyms.blake2b", Zero)  # no input is known that hashes to zero
-    assert event_hash(b"k", "acme", "1") == 1
-    assert event_hashes(b"k", ["acme"], ["1"]).tolist() == [1]
+def test_a_key_that_is_too_short_is_refused() -> None:
+    with pytest.raises(ValueError, match="16 bytes"):
+        visitor_seed(b"short", "erika@example.com")
+    with pytest.raises(ValueError, match="16 bytes"):
+        visitor_seeds([b"short"], np.zeros(1, np.int64), Messages.of([b"erika@example.com"]))
