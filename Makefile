@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-kafka check format lock clean
+.PHONY: help setup demo test test-kafka check format lock clean bench-setup bench-compare bench-lock
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -25,6 +25,20 @@ test: setup      ## the default test suite (no Java, no Docker)
 test-kafka: setup  ## the suite that needs Apache Kafka itself (Java 17 or later; its jars by KAFKA_HOME or Maven)
 	$(BIN)/pytest -q -m kafka
 
+bench-setup: .venv-bench/.ready   ## make .venv-bench: Schleuse and what it is compared with (Java 17 and Maven besides)
+
+.venv-bench/.ready: benchmarks/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/requirements.txt
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+bench-compare: bench-setup   ## the same work by Schleuse, Faust, Quix, Bytewax, bare loops, Kafka Streams: into docs/speed.md
+	.venv-bench/bin/python -m benchmarks.compare $(COMPARE)
+
+bench-lock: setup   ## write benchmarks/requirements.txt anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra embedded -c requirements.lock pyproject.toml benchmarks/requirements.in -o benchmarks/requirements.txt
+
 check: setup     ## ruff, mypy strict, import rules
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
@@ -35,4 +49,4 @@ lock: setup      ## write requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra embedded --extra dev pyproject.toml -o requirements.lock
 
 clean:           ## forget .venv and every cache
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,171 @@
+"""From the results to docs/speed.md and its plot.
+
+python -m benchmarks.compare.report [FILE]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.compare.contestants import CONTESTANTS
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "compare.jsonl"
+PAGE, PLOT = ROOT / "docs" / "speed.md", ROOT / "docs" / "speed.svg"
+BEGIN, END = "<!-- compare: begin, written by make bench-compare -->", "<!-- compare: end -->"
+VARIANTS = {"work": "The same work", "inserts": "The same work, and the inserts into both stores"}
+Lines = Sequence[dict[str, Any]]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All lines of a results file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def line(run: dict[str, Any]) -> str:
+    """One run, for the terminal."""
+    wrong = f"  DISQUALIFIED: wrong {', '.join(run['wrong'])}" if run["wrong"] else ""
+    return (
+        f"round {run['round']} {run['variant']:8s} {run['contestant']:14s} {run['rate']:10,.0f} events/s "
+        f"{run['cpu_us']:7.2f} us  second half {run['second_rate']:10,.0f} at {run['second_cpu_us']:6.2f}  "
+        f"{run['peak_mb']:6.0f} MB  broker {run['broker_us']:.2f} stores {run['stores_us']:.2f}{wrong}"
+    )
+
+
+def runs(lines: Lines, variant: str, name: str) -> list[dict[str, Any]]:
+    """The runs of one contestant, by round."""
+    return [one for one in lines if one.get("contestant") == name and one["variant"] == variant]
+
+
+def tables(lines: Lines) -> str:
+    """What was measured, as Markdown."""
+    facts = lines[0]["facts"]
+    parts = [_facts(facts, lines)]
+    for variant, title in VARIANTS.items():
+        if any(one.get("variant") == variant for one in lines):
+            parts.append(f"### {title}\n\n{_table(lines, variant)}")
+    return "\n\n".join(parts)
+
+
+def _facts(facts: dict[str, Any], lines: Lines) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    loads = [one for one in lines if "busy_cores" in one]
+    others = ", ".join(f"{one['busy_cores']:.2f}" for one in loads)
+    return (
+        f"Measured {facts['when']} on {facts['cores']} cores ({facts['processor']}), {facts['memory_gb']} GB, "
+        f"{facts['system']}, Python {facts['python']}, {facts['java']}: {facts['events']:,} events of {facts['bytes']:.0f} "
+        f"bytes from {facts['people']:,} recipients on 4 partitions, {facts['rounds']} rounds. Cores that others kept busy "
+        f"before each round: {others}; load average before the first: {loads[0]['load_1']:.2f}. Versions: {versions}."
+    )
+
+
+def _table(lines: Lines, variant: str) -> str:
+    head = [
+        "| | events/s | × Faust | × Kafka Streams | CPU µs an event | second half: events/s, µs | peak MB | broker µs | stores µs |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    notes = []
+    for who in CONTESTANTS:
+        found = runs(lines, variant, who.name)
+        if wrong := sorted({name for one in found for name in one["wrong"]}):
+            notes.append(f"{who.label} is disqualified: wrong {', '.join(wrong)}.")
+            continue
+        if not found:
+            continue
+        cells = [
+            who.label,
+            f"{_median(found, 'rate'):,.0f} ({_range(found, 'rate', ',.0f')})",
+            *(_ratio(lines, variant, found, other) for other in ("faust", "kafka-streams")),
+            f"{_median(found, 'cpu_us'):.2f} ({_range(found, 'cpu_us', '.2f')})",
+            f"{_median(found, 'second_rate'):,.0f}, {_median(found, 'second_cpu_us'):.2f}",
+            *(
+                f"{_median(found, name):{form}}"
+                for name, form in (("peak_mb", ".0f"), ("broker_us", ".2f"), ("stores_us", ".2f"))
+            ),
+        ]
+        head.append("| " + " | ".join(cells) + " |")
+        if who.few:
+            notes.append(f"{who.label}: {found[0]['events']:,} events.")
+    return "\n".join(head) + ("\n\n" + " ".join(notes) if notes else "")
+
+
+def _median(found: Lines, name: str) -> float:
+    return median(one[name] for one in found)
+
+
+def _range(found: Lines, name: str, form: str) -> str:
+    values = [one[name] for one in found]
+    return f"{min(values):{form}}–{max(values):{form}}"
+
+
+def _ratio(lines: Lines, variant: str, found: Lines, other: str) -> str:
+    """Median of the rounds' ratios: what changes from round to round hits both."""
+    base = {one["round"]: one["rate"] for one in runs(lines, variant, other) if not one["wrong"]}
+    ratios = [one["rate"] / base[one["round"]] for one in found if one["round"] in base]
+    return f"{median(ratios):.2f}" if ratios else "–"
+
+
+def plot(lines: Lines, path: Path) -> None:
+    """Bars of the medians with their ranges; readable on a light and on a dark page."""
+    import matplotlib as mpl  # noqa: PLC0415  a second to import, and only here
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    grey, ours, theirs = "#808080", "#2a9d8f", "#9aa5b1"
+    plt.rcParams.update(
+        {"text.color": grey, "axes.labelcolor": grey, "axes.edgecolor": grey, "xtick.color": grey, "ytick.color": grey}
+        | {"font.size": 9, "svg.hashsalt": "compare", "svg.fonttype": "none"}
+    )
+    variants = [variant for variant in VARIANTS if any(one.get("variant") == variant for one in lines)]
+    figure, axes = plt.subplots(len(variants), 2, figsize=(10, 3.1 * len(variants)), squeeze=False)
+    for row, variant in zip(axes, variants, strict=True):
+        shown = [
+            (who, found) for who in CONTESTANTS if (found := runs(lines, variant, who.name)) and not found[0]["wrong"]
+        ]
+        shown.reverse()
+        names = [who.label.strip("*") for who, _ in shown]
+        colours = [ours if who.name in ("schleuse", "lock") else theirs for who, _ in shown]
+        for axis, name, title in ((row[0], "rate", "events/s"), (row[1], "cpu_us", "CPU µs an event (log scale)")):
+            values = [_median(found, name) for _, found in shown]
+            spread = [
+                [value - min(one[name] for one in found) for value, (_, found) in zip(values, shown, strict=True)],
+                [max(one[name] for one in found) - value for value, (_, found) in zip(values, shown, strict=True)],
+            ]
+            bars = axis.barh(names, values, xerr=spread, color=colours, ecolor=grey, error_kw={"lw": 1})
+            labels = [f"{value:,.0f}" if name == "rate" else f"{value:.1f}" for value in values]
+            axis.bar_label(bars, labels, padding=6, color=grey, fontsize=8)
+            axis.set_title(f"{VARIANTS[variant]}: {title}", fontsize=9, color=grey)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.patch.set_alpha(0)
+            if name == "cpu_us":
+                axis.set_xscale("log")
+                axis.set_yticklabels([])
+                axis.set_xlim(1, max(values) * 3)
+            else:
+                axis.set_xlim(0, max(values) * 1.25)
+                axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}k")
+    figure.tight_layout()
+    figure.savefig(path, transparent=True, metadata={"Date": None})
+    plt.close(figure)
+
+
+def write(results: Path) -> None:
+    """Put tables and plot where the page has them."""
+    lines = read(results)
+    page = PAGE.read_text()
+    between = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    if not between.search(page):
+        raise SystemExit(f"{PAGE} lacks its two marks")
+    PAGE.write_text(between.sub(lambda _: f"{BEGIN}\n\n{tables(lines)}\n\n{END}", page))
+    plot(lines, PLOT)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS)
