@@ -29,7 +29,7 @@ from benchmarks.compare.lock import Lock, cpu_seconds
 from benchmarks.compare.stores import Stores
 from benchmarks.compare.work import Task
 from deploy.embedded.stack import Stack
-from streams.broker import admin
+from streams.broker import admin, log_ends
 from streams.demo.send import send
 
 RUN_SECONDS = 900
@@ -46,9 +46,14 @@ class Course:
         self.truths: dict[str, Truth] = {}
         with admin(stack.broker_address, "making topics") as client:
             client.create_topics([NewTopic(name, PARTITIONS, 1) for name in (ALL, FEW)])
+        time.sleep(2)  # until their leaders are known
         for topic, count in ((ALL, asked.events), (FEW, max(1, asked.events // 10))):
             truth = self.truths[topic] = Truth()
             asyncio.run(send(stack.broker_address, PARTITIONS, events(topic, count, asked.people, truth)))
+            if (there := sum(log_ends(stack.broker_address, topic).values())) != count:
+                raise SystemExit(
+                    f"{topic} holds {there} records in place of {count}: a batch was sent twice, try again"
+                )
         self.lock = Lock(stack, asked.people) if "lock" in {one.name for one in asked.only} else None
 
     def run(self, who: Contestant, inserts: bool) -> dict[str, Any]:
@@ -123,9 +128,8 @@ class Course:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.communicate()
-                raise SystemExit(
-                    f"{who.name} was not done after {RUN_SECONDS} s; the end of {log}: {_tail(log)}"
-                ) from None
+                late = f"{who.name} was not done after {RUN_SECONDS} s; the end of its log: {_tail(log)}"
+                raise SystemExit(late) from None
         lines = [line for line in out.decode().splitlines() if line.startswith('{"')]
         if child.returncode or not lines:
             raise SystemExit(f"{who.name} ended with {child.returncode}; the end of its log: {_tail(log)}")

@@ -1,7 +1,8 @@
 """A bare aiokafka loop: `getmany`, then a plain Python loop over the records.
 
-Tuned: 4 MB fetches. Offsets are committed by itself (`enable_auto_commit`, its default); with inserts by hand after each
-batch, since a commit before the insert could lose it. While an insert waits in its thread, aiokafka goes on fetching.
+Tuned: 4 MB fetches. Offsets are committed by itself (`enable_auto_commit`, its default); with inserts by hand after
+each batch, since a commit before the insert could lose it. While an insert waits in its thread, aiokafka goes on
+fetching.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A bare confluent-kafka loop: `consume` in batches, then a plain Python loop over the messages.
 
 Tuned: 10,000 messages a call, 4 MB fetches and a long queue in librdkafka (which fetches in threads of its own, also
-while an insert is waited for). Offsets are committed by itself (`enable.auto.commit`, its default); with inserts by hand
-after each batch.
+while an insert is waited for). Offsets are committed by itself (`enable.auto.commit`, its default); with inserts by
+hand after each batch.
 """
 
 from __future__ import annotations

@@ -59,40 +59,51 @@ def _facts(facts: dict[str, Any], lines: Lines) -> str:
     others = ", ".join(f"{one['busy_cores']:.2f}" for one in loads)
     return (
         f"Measured {facts['when']} on {facts['cores']} cores ({facts['processor']}), {facts['memory_gb']} GB, "
-        f"{facts['system']}, Python {facts['python']}, {facts['java']}: {facts['events']:,} events of {facts['bytes']:.0f} "
-        f"bytes from {facts['people']:,} recipients on 4 partitions, {facts['rounds']} rounds. Cores that others kept busy "
-        f"before each round: {others}; load average before the first: {loads[0]['load_1']:.2f}. Versions: {versions}."
+        f"{facts['system']}, Python {facts['python']}, {facts['java']}: {facts['events']:,} events of "
+        f"{facts['bytes']:.0f} bytes from {facts['people']:,} recipients on 4 partitions, {facts['rounds']} rounds. "
+        f"Cores that others kept busy before each round: {others}; load average before the first: "
+        f"{loads[0]['load_1']:.2f}. Versions: {versions}."
     )
 
 
+HEAD = (
+    *("", "events/s, median (range)", "times Faust", "times Kafka Streams", "CPU µs an event (range)"),
+    *("second half: events/s", "second half: CPU µs", "CPU by Kafka Streams'", "peak MB", "broker µs", "stores µs"),
+)
+
+
 def _table(lines: Lines, variant: str) -> str:
-    head = [
-        "| | events/s | × Faust | × Kafka Streams | CPU µs an event | second half: events/s, µs | peak MB | broker µs | stores µs |",
-        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
-    ]
+    rows = [list(HEAD), ["---", *["--:"] * (len(HEAD) - 1)]]
     notes = []
     for who in CONTESTANTS:
         found = runs(lines, variant, who.name)
         if wrong := sorted({name for one in found for name in one["wrong"]}):
             notes.append(f"{who.label} is disqualified: wrong {', '.join(wrong)}.")
-            continue
-        if not found:
-            continue
-        cells = [
-            who.label,
-            f"{_median(found, 'rate'):,.0f} ({_range(found, 'rate', ',.0f')})",
-            *(_ratio(lines, variant, found, other) for other in ("faust", "kafka-streams")),
-            f"{_median(found, 'cpu_us'):.2f} ({_range(found, 'cpu_us', '.2f')})",
-            f"{_median(found, 'second_rate'):,.0f}, {_median(found, 'second_cpu_us'):.2f}",
-            *(
-                f"{_median(found, name):{form}}"
-                for name, form in (("peak_mb", ".0f"), ("broker_us", ".2f"), ("stores_us", ".2f"))
-            ),
-        ]
-        head.append("| " + " | ".join(cells) + " |")
-        if who.few:
-            notes.append(f"{who.label}: {found[0]['events']:,} events.")
-    return "\n".join(head) + ("\n\n" + " ".join(notes) if notes else "")
+        elif found:
+            rows.append(_row(lines, variant, who.label, found))
+            if who.few:
+                notes.append(f"{who.label}: {found[0]['events']:,} events.")
+            if who.name == "lock":
+                between = median(one["between_batches"] or one["rate"] for one in found)
+                notes.append(f"{who.label}, between its first and its last finished batch: {between:,.0f} events/s.")
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n\n".join([table, *([" ".join(notes)] if notes else [])])
+
+
+def _row(lines: Lines, variant: str, label: str, found: Lines) -> list[str]:
+    return [
+        label,
+        f"{_median(found, 'rate'):,.0f} ({_range(found, 'rate', ',.0f')})",
+        _ratio(lines, variant, found, "faust", "rate"),
+        _ratio(lines, variant, found, "kafka-streams", "rate"),
+        f"{_median(found, 'cpu_us'):.2f} ({_range(found, 'cpu_us', '.2f')})",
+        f"{_median(found, 'second_rate'):,.0f}",
+        f"{_median(found, 'second_cpu_us'):.2f}",
+        _ratio(lines, variant, found, "kafka-streams", "second_cpu_us"),
+        f"{_median(found, 'peak_mb'):.0f}",
+        f"{_median(found, 'broker_us'):.2f}",
+        f"{_median(found, 'stores_us'):.2f}" if variant == "inserts" else "",
+    ]
 
 
 def _median(found: Lines, name: str) -> float:
@@ -101,14 +112,14 @@ def _median(found: Lines, name: str) -> float:
 
 def _range(found: Lines, name: str, form: str) -> str:
     values = [one[name] for one in found]
-    return f"{min(values):{form}}–{max(values):{form}}"
+    return f"{min(values):{form}} to {max(values):{form}}"
 
 
-def _ratio(lines: Lines, variant: str, found: Lines, other: str) -> str:
+def _ratio(lines: Lines, variant: str, found: Lines, other: str, figure: str) -> str:
     """Median of the rounds' ratios: what changes from round to round hits both."""
-    base = {one["round"]: one["rate"] for one in runs(lines, variant, other) if not one["wrong"]}
-    ratios = [one["rate"] / base[one["round"]] for one in found if one["round"] in base]
-    return f"{median(ratios):.2f}" if ratios else "–"
+    base = {one["round"]: one[figure] for one in runs(lines, variant, other) if not one["wrong"]}
+    ratios = [one[figure] / base[one["round"]] for one in found if one["round"] in base]
+    return f"{median(ratios):.2f}" if ratios else ""
 
 
 def plot(lines: Lines, path: Path) -> None:
@@ -126,10 +137,8 @@ def plot(lines: Lines, path: Path) -> None:
     variants = [variant for variant in VARIANTS if any(one.get("variant") == variant for one in lines)]
     figure, axes = plt.subplots(len(variants), 2, figsize=(10, 3.1 * len(variants)), squeeze=False)
     for row, variant in zip(axes, variants, strict=True):
-        shown = [
-            (who, found) for who in CONTESTANTS if (found := runs(lines, variant, who.name)) and not found[0]["wrong"]
-        ]
-        shown.reverse()
+        ran = [(who, runs(lines, variant, who.name)) for who in reversed(CONTESTANTS)]
+        shown = [(who, found) for who, found in ran if found and not any(one["wrong"] for one in found)]
         names = [who.label.strip("*") for who, _ in shown]
         colours = [ours if who.name in ("schleuse", "lock") else theirs for who, _ in shown]
         for axis, name, title in ((row[0], "rate", "events/s"), (row[1], "cpu_us", "CPU µs an event (log scale)")):

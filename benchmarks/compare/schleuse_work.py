@@ -1,10 +1,11 @@
 """Schleuse, the same work and no more: its transport under a Faust app, its strict decoder, columns from end to end.
 
 Whole fetched runs come through `ChunkApp`; `streams.decode` reads them as strictly as the lock does (types, lengths, no
-name twice, times in range: more than THE WORK asks for); polars groups; the pseudonym is computed once for each distinct
-recipient of a batch and joined to its events. As in the lock, batches are built in one thread while Faust fetches, and
-the inserts of one batch wait while the next one is built; offsets are committed only up to what is done.
-What the lock does beyond this (duplicates, consent in time, seeds, claims) is measured as `lock`.
+name twice, times in range: more than THE WORK asks for); polars looks up (the preferences are a frame), joins and groups;
+the pseudonym is computed once for each distinct recipient of a batch and joined to its events. As in the lock, batches
+are built in one thread while Faust fetches, and the inserts of one batch wait while the next one is built; offsets are
+committed up to what is done. What the lock does beyond this (duplicates, consent in time, seeds, claims) is measured as
+`lock`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import asyncio
 import os
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,17 +29,38 @@ from benchmarks.compare.work import BATCH, FETCH_BYTES, HOUR_MS, Cell, Clock, Ta
 from streams.decode import decode
 from streams.transport import Chunk, ChunkApp, fetch_batches
 
-CELL = ("mailing", "kind", "link", "hour")
 Batch = tuple[pl.DataFrame, pl.DataFrame]
+
+
+class Visits:
+    """The distinct recipients of each mailing: rows, made distinct whenever they have doubled."""
+
+    def __init__(self) -> None:
+        self._frames: list[pl.DataFrame] = []
+        self._distinct = self._rows = 0
+
+    def add(self, visits: pl.DataFrame) -> None:
+        """Columns mailing and recipient, each pair once."""
+        self._frames.append(visits)
+        self._rows += len(visits)
+        if self._rows > 2 * self._distinct + 100_000:
+            self.all()
+
+    def all(self) -> pl.DataFrame:
+        """Every pair once."""
+        whole = pl.concat(self._frames).unique()
+        self._frames, self._distinct, self._rows = [whole], len(whole), len(whole)
+        return whole
 
 
 class Columns:
     """THE WORK on a batch of values at once. Used by one thread."""
 
     def __init__(self, told: Task) -> None:
-        self._known = preferences(told.preferences)
+        granted = [(name, salt) for name, salt in preferences(told.preferences).items() if salt]
+        self._granted = pl.DataFrame(granted, schema={"recipient": pl.String, "salt": pl.Binary}, orient="row")
         self.count = self.rows = self.sum = 0
-        self.people: defaultdict[str, set[str]] = defaultdict(set)
+        self.visits = Visits()
         self.totals: dict[Cell, int] = {}
 
     def batch(self, values: list[bytes | None]) -> Batch:
@@ -53,18 +74,13 @@ class Columns:
             pl.col("url").str.extract("^([^?#]*)").fill_null("").alias("link"),
             "occurred_ms",
         )
-        names = frame["recipient"].unique()
-        salts = [(name, salt) for name in names.to_list() if (salt := self._known.get(name))]
-        made = pl.DataFrame(
-            {"recipient": [name for name, _ in salts], "pseudonym": [pseudonym(salt, name) for name, salt in salts]},
-            schema={"recipient": pl.String, "pseudonym": pl.Binary},
-        )
+        known = frame.select(pl.col("recipient").unique()).join(self._granted, on="recipient")
+        names = list(map(pseudonym, known["salt"].to_list(), known["recipient"].to_list()))
+        made = known.select("recipient", pl.Series("pseudonym", names, pl.Binary))
         rows = frame.join(made, on="recipient").select("mailing", "kind", "link", "occurred_ms", "pseudonym")
-        counts = frame.group_by("mailing", "kind", "link", (pl.col("occurred_ms") // HOUR_MS).alias("hour")).len(
-            "events"
-        )
-        for (mailing,), visits in frame.select("mailing", "recipient").unique().group_by("mailing"):
-            self.people[str(mailing)].update(visits["recipient"].to_list())
+        hour = (pl.col("occurred_ms") // HOUR_MS).alias("hour")
+        counts = frame.group_by("mailing", "kind", "link", hour).len("events")
+        self.visits.add(frame.select("mailing", "recipient").unique())
         for *cell, events in counts.iter_rows():
             key: Any = tuple(cell)
             self.totals[key] = self.totals.get(key, 0) + events
@@ -123,8 +139,10 @@ class Tally:
         assert writing is not None
         await writing
         work = self._work
+        visits = work.visits.all()
         self._clock.stop(work.count)
-        say(self._clock, work.count, work.rows, work.sum, work.totals, work.people)
+        people = {str(mailing): set(of["recipient"].to_list()) for (mailing,), of in visits.group_by("mailing")}
+        say(self._clock, work.count, work.rows, work.sum, work.totals, people)
 
     async def _write(self, chunks: list[Chunk], batch: Batch) -> None:
         if self._inserter is not None:

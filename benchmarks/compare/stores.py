@@ -144,9 +144,8 @@ class Stores:
     def contents(self) -> dict[str, Any]:
         """What the tables hold, in the form of `work.outcome`."""
         sums = "SELECT count(), sum(reinterpretAsUInt64(substring(pseudonym, 1, 8))) FROM compare.rows"
-        cells = (
-            "SELECT mailing, kind, link, hour, sum(events) FROM compare.counts GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
-        )
+        cell = "mailing, kind, link, hour"
+        cells = f"SELECT {cell}, sum(events) FROM compare.counts GROUP BY {cell} ORDER BY {cell}"
         ((rows, checksum),) = self._clients["rows"].query(sums).result_rows
         found = self._clients["counts"].query(cells).result_rows
         return {"rows": rows, "sum": f"{checksum:016x}", "cells": [list(row) for row in found]}
