@@ -1,11 +1,11 @@
 """Schleuse, the same work and no more: its transport under a Faust app, its strict decoder, columns from end to end.
 
 Whole fetched runs come through `ChunkApp`; `streams.decode` reads them as strictly as the lock does (types, lengths, no
-name twice, times in range: more than THE WORK asks for); polars looks up (the preferences are a frame), joins and groups;
-the pseudonym is computed once for each distinct recipient of a batch and joined to its events. As in the lock, batches
-are built in one thread while Faust fetches, and the inserts of one batch wait while the next one is built; offsets are
-committed up to what is done. What the lock does beyond this (duplicates, consent in time, seeds, claims) is measured as
-`lock`.
+name twice, times in range: more than THE WORK asks for); polars looks up (the preferences are a frame), joins and
+groups; the pseudonym is computed once for each distinct recipient of a batch and joined to its events. As in the lock,
+batches are built in one thread while Faust fetches, and the inserts of one batch wait while the next one is built;
+offsets are committed up to what is done. What the lock does beyond this (duplicates, consent in time, seeds, claims) is
+measured as `lock`.
 """
 
 from __future__ import annotations

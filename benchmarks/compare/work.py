@@ -134,6 +134,8 @@ class Clock:
     def figures(self) -> dict[str, float]:
         """Seconds and processor seconds of all events, and of those after the half."""
         (start, cpu, _), (middle, half_cpu, half), (end, last_cpu, count) = self._marks
+        if half >= count:  # so few events that one batch went past the half and held the last
+            middle, half_cpu, half = start, cpu, 0
         return {
             "seconds": end - start,
             "cpu_seconds": last_cpu - cpu,
