@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -33,6 +34,8 @@ from streams.broker import admin, log_ends
 from streams.demo.send import send
 
 RUN_SECONDS = 900
+# polars on one thread: every contestant has one for its work, however many its client fetches with.
+ENVIRONMENT = {**os.environ, "POLARS_MAX_THREADS": "1"}
 ALL, FEW = "compare.all", "compare.few"  # the same events, and their first tenth
 
 
@@ -122,7 +125,7 @@ class Course:
     def _process(self, who: Contestant, task: Path) -> dict[str, Any]:
         log = self._folder / f"{who.name}.log"
         with log.open("ab") as errors:
-            child = subprocess.Popen(who.command(task), stdout=subprocess.PIPE, stderr=errors)
+            child = subprocess.Popen(who.command(task), stdout=subprocess.PIPE, stderr=errors, env=ENVIRONMENT)
             try:
                 out, _ = child.communicate(timeout=RUN_SECONDS)
             except subprocess.TimeoutExpired:
@@ -165,7 +168,7 @@ def chosen(names: str) -> tuple[Contestant, ...]:
 
 def main() -> None:
     """Run, print, write."""
-    arguments = argparse.ArgumentParser(prog="benchmarks.compare", description=__doc__.split("\n")[0])  # type: ignore[union-attr]
+    arguments = argparse.ArgumentParser(prog="benchmarks.compare", description=__doc__.split("\n")[0])
     arguments.add_argument("--events", type=int, default=1_000_000)
     arguments.add_argument("--people", type=int, default=100_000, help="recipients, of whom half granted rows")
     arguments.add_argument("--rounds", type=int, default=3)

@@ -58,8 +58,8 @@ def grants(people: int) -> Iterator[Message]:
     modes = {"engagement": {"open": "pseudonymous", "click": "pseudonymous"}}
     proof = {"source": "benchmark", "text_version": "1"}
     for number in filter(granted, range(people)):
-        value = {"tenant": "acme", "recipient": person(number), "decided_at": "2026-01-01T00:00:00Z"}
-        value |= {"purposes": modes, "proof": proof}
+        value: dict[str, object] = {"tenant": "acme", "recipient": person(number), "purposes": modes, "proof": proof}
+        value["decided_at"] = "2026-01-01T00:00:00Z"
         yield "tracking.preferences", message_key("acme", person(number)), json.dumps(value).encode()
 
 

@@ -107,7 +107,7 @@ def _row(lines: Lines, variant: str, label: str, found: Lines) -> list[str]:
 
 
 def _median(found: Lines, name: str) -> float:
-    return median(one[name] for one in found)
+    return float(median(one[name] for one in found))
 
 
 def _range(found: Lines, name: str, form: str) -> str:

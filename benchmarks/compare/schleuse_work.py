@@ -11,14 +11,11 @@ measured as `lock`.
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-
-os.environ.setdefault("POLARS_MAX_THREADS", "1")  # one core, as the lock's builder: read when polars is imported
 
 import numpy as np
 import polars as pl
@@ -146,10 +143,8 @@ class Tally:
 
     async def _write(self, chunks: list[Chunk], batch: Batch) -> None:
         if self._inserter is not None:
-            rows, counts = batch
-            await asyncio.get_running_loop().run_in_executor(
-                self._writer, lambda: self._inserter.arrow(_arrow(rows), _arrow(counts))
-            )
+            rows, counts = map(_arrow, batch)
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._inserter.arrow, rows, counts)
         for chunk in chunks:
             self.app.consumer.done(TP(chunk.topic, chunk.partition), chunk.last + 1)
 
