@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 ALWAYS = -(2**63)
 """A time before every event: the default mode always held."""
+_LAST = 2**63 - 1  # times are columns of 64 bits further on
+_VERSIONS = 2**16  # so many versions of a root key fit the stores' columns
 SALT_BYTES = 16
 
 Since = tuple[int | None, int | None, int | None]
@@ -80,7 +82,12 @@ class Salt(NamedTuple):
 
     def is_sound(self) -> bool:
         """Whether it is what `apply` makes: 16 bytes, at a level that has rows."""
-        return len(self.value) == SALT_BYTES and self.level >= Mode.PSEUDONYMOUS
+        return (
+            len(self.value) == SALT_BYTES
+            and self.level >= Mode.PSEUDONYMOUS
+            and ALWAYS <= self.since <= _LAST
+            and 0 < self.key_version < _VERSIONS
+        )
 
 
 class Consent(NamedTuple):
@@ -96,6 +103,21 @@ class Consent(NamedTuple):
     def held_since(self, level: Mode) -> int | None:
         """From when on a level above `off` has held without a break, or None: it does not hold."""
         return self.since[level - 1]
+
+    def is_sound(self) -> bool:
+        """Whether it is what `apply` makes: it must not say one thing by its mode and more by its levels and salts.
+
+        Every level up to the mode holds and none above it, a lower one for no shorter than a higher one, none from
+        after the decision; and no salt is above the mode.
+        """
+        held = [at for at in self.since if at is not None]
+        return (
+            all((at is not None) == (level <= self.mode) for level, at in zip(LEVELS, self.since, strict=True))
+            and held == sorted(held)
+            and all(ALWAYS <= at <= self.decided_at for at in held)
+            and ALWAYS <= self.decided_at <= _LAST
+            and all(salt.is_sound() and salt.level <= self.mode for salt in self.salts)
+        )
 
 
 DEFAULT = Consent(Mode.ANONYMOUS, (ALWAYS, None, None), ALWAYS)

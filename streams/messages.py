@@ -359,6 +359,9 @@ def _check_url(url: object) -> None:
 
 Salts = dict[str, dict[str, bytes]]
 Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # msgspec reads integers of any length
+Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+KeyVersion = Annotated[int, msgspec.Meta(ge=1, le=2**16 - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,9 +389,9 @@ class _ChangeWire(msgspec.Struct):
     preference_id: str
     tenant: str
     recipient: str
-    decided_at: int
+    decided_at: Int64
     purposes: Literal["*"] | dict[str, dict[Literal["open", "click"], str]]
-    key_version: Annotated[int, msgspec.Meta(ge=1)]
+    key_version: KeyVersion
     mode: str | None = None
     salts: dict[str, dict[str, Bytes16]] = {}
     proof: dict[str, str | bool] | None = None
@@ -488,7 +491,7 @@ class RecipientState:
 
 
 class _StateWire(msgspec.Struct, forbid_unknown_fields=True):
-    version: tuple[int, int]
+    version: tuple[Offset, Offset]
     purposes: dict[str, dict[str, Consent]]
 
 
@@ -527,9 +530,8 @@ def decode_state(raw: bytes) -> RecipientState:
         raise BadRow(Reason.BAD_VALUE, None, "a state as a worker writes it") from None
     for kinds in wire.purposes.values():
         for consent in kinds.values():
-            for salt in consent.salts:
-                if not salt.is_sound():
-                    raise BadRow(Reason.BAD_VALUE, None, "a state as a worker writes it")
+            if not consent.is_sound():
+                raise BadRow(Reason.BAD_VALUE, None, "a state as a worker writes it")
     return RecipientState(wire.version, wire.purposes)
 
 

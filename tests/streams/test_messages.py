@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pseudonymizer.consent import ALWAYS, DEFAULT, Consent, Mode, Salt
+from pseudonymizer.consent import ALWAYS, DEFAULT, LEVELS, Consent, Mode, Salt
 from streams.errors import BadRow
 from streams.messages import (
     Change,
@@ -406,6 +406,8 @@ def test_no_repr_shows_recipient_salt_or_proof() -> None:
         ({"purposes": "*", "mode": "personal"}, "bad_value", "mode"),
         ({"decided_at": "2026"}, "wrong_type", None),
         ({"key_version": 0}, "wrong_type", None),
+        ({"key_version": 2**16}, "wrong_type", None),
+        ({"decided_at": 2**63}, "wrong_type", None),
         ({"recipient": ...}, "wrong_type", None),
     ],
 )
@@ -427,10 +429,15 @@ def test_a_change_that_cannot_be_read_or_written() -> None:
 
 # --- state ---
 
-SINCE = st.none() | TIMES
-SALTS = st.builds(Salt, st.sampled_from([Mode.PSEUDONYMOUS, Mode.PERSONAL]), TIMES, SALT, st.integers(1, 9))
+SALTS = st.builds(Salt, st.sampled_from([Mode.PSEUDONYMOUS, Mode.PERSONAL]), TIMES, SALT, st.integers(1, 2**16 - 1))
 CONSENTS = st.builds(
-    Consent, st.sampled_from(Mode), st.tuples(SINCE, SINCE, SINCE), TIMES, st.lists(SALTS, max_size=3).map(tuple)
+    lambda mode, times, salts: Consent(
+        mode,
+        tuple(at if level <= mode else None for level, at in zip(LEVELS, sorted(times), strict=False)),
+        max(times),
+        tuple(salt for salt in salts if salt.level <= mode),
+    ),
+    *(st.sampled_from(Mode), st.tuples(TIMES, TIMES, TIMES, TIMES), st.lists(SALTS, max_size=3)),
 )
 STATES = st.builds(
     RecipientState,
@@ -475,6 +482,14 @@ GOOD = '{"version":[1,5],"purposes":{"engagement":{"open":[2,[1,1,null],1,[[2,1,
         ("c2FsdHNhbHRzYWx0c2FsdA==", "c2hvcnQ="),
         ("c2FsdHNhbHRzYWx0c2FsdA==", "c2FsdHNhbHRzYWx0c2FsdA"),
         ("[1,1,null]", "[1,1]"),
+        ("[1,1,null]", "[1,1,1]"),  # more by its levels than by its mode
+        ("[1,1,null]", "[1,null,null]"),
+        ("[1,1,null]", "[1,0,null]"),
+        ('"open":[2', '"open":[1'),
+        ("[[2,1", "[[3,1"),
+        ("[[2,1", "[[2,9223372036854775808"),  # no column holds it: the partition would stop
+        (",1]]]", ",65536]]]"),
+        ("[1,5]", "[1,-5]"),
         ('"version":[1,5],', ""),
         ("null", "1.5"),
         ('"purposes"', '"purpose"'),
