@@ -109,24 +109,32 @@ def parse(value: bytes | None) -> Rejection | Replayed:
         at_ms = round(datetime.fromisoformat(message["at"]).timestamp() * 1000)
         if (to := message.get("replayed_to")) is not None:
             return Replayed(
-                str(message["rejection_id"]), at_ms, str(to["topic"]), int(to["partition"]), int(to["offset"])
+                str(message["rejection_id"]), at_ms, str(to["topic"]), _whole(to["partition"]), _whole(to["offset"])
             )
-        source, sealed = message["source"], message.get("sealed")
+        source, sealed, texts = message["source"], message.get("sealed"), (message["field"], message["expected"])
+        if any(not isinstance(text, str | None) for text in (*texts, message.get("key_id"))):
+            raise TypeError
         return Rejection(
             topic=str(source["topic"]),
-            partition=int(source["partition"]),
-            offset=int(source["offset"]),
+            partition=_whole(source["partition"]),
+            offset=_whole(source["offset"]),
             at_ms=at_ms,
             stage=Stage(message["stage"]),
             reason=Reason(message["reason"]),
-            field=message["field"],
-            expected=message["expected"],
-            size=int(message["size"]),
+            field=texts[0],
+            expected=texts[1],
+            size=_whole(message["size"]),
             sealed=base64.b64decode(sealed, validate=True) if sealed is not None else None,
-            key_id=message.get("key_id"),
+            key_id=message.get("key_id") if sealed is not None else None,
         )
-    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, binascii.Error):
         raise NotARejection("a record of tracking.rejected is not a rejection") from None
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError
+    return value
 
 
 # --- content ---
