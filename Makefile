@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-kafka check format lock clean bench-setup bench-compare bench-lock
+.PHONY: help setup demo test test-kafka fuzz check format lock clean bench-setup bench-compare bench-lock
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -24,6 +24,14 @@ test: setup      ## the default test suite (no Java, no Docker)
 
 test-kafka: setup  ## the suite that needs Apache Kafka itself (Java 17 or later; its jars by KAFKA_HOME or Maven)
 	$(BIN)/pytest -q -m kafka
+
+SECONDS ?= 60
+fuzz: setup .venv-fuzz/.ready  ## every fuzz target for a minute each (SECONDS=10 TARGETS="events agent" for less); Linux
+	PYTHONPATH=.venv-fuzz $(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(SECONDS)
+
+.venv-fuzz/.ready: tests/fuzz/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target .venv-fuzz -r $<
+	@touch $@
 
 bench-setup: .venv-bench/.ready   ## make .venv-bench: Schleuse and what it is compared with (Java 17 and Maven besides)
 
@@ -49,4 +57,4 @@ lock: setup      ## write requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra embedded --extra dev pyproject.toml -o requirements.lock
 
 clean:           ## forget .venv and every cache
-	rm -rf .venv .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-bench .venv-fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -11,7 +11,6 @@ import base64
 import binascii
 import dataclasses
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -19,7 +18,8 @@ import orjson
 
 from pseudonymizer.keys import encode
 from pseudonymizer.sealing import SealBroken, open_sealed, seal
-from streams.errors import Reason, SchleuseError
+from streams.errors import BadRow, Reason, SchleuseError
+from streams.messages import format_time, parse_time
 
 MOST_SEALED = 256_000  # bytes of key and value; what is larger is dropped, and its size says so
 _NONE, _BYTES = b"\0", b"\1"
@@ -68,7 +68,7 @@ class Rejection:
         """The message, JSON in UTF-8."""
         message: dict[str, Any] = {
             "rejection_id": self.id,
-            "at": _rfc_3339(self.at_ms),
+            "at": format_time(self.at_ms),
             "stage": str(self.stage),
             "reason": str(self.reason),
             "source": {"topic": self.topic, "partition": self.partition, "offset": self.offset},
@@ -94,7 +94,7 @@ class Replayed:
     def encode(self) -> bytes:
         """The message, JSON in UTF-8."""
         to = {"topic": self.topic, "partition": self.partition, "offset": self.offset}
-        return orjson.dumps({"rejection_id": self.rejection_id, "at": _rfc_3339(self.at_ms), "replayed_to": to})
+        return orjson.dumps({"rejection_id": self.rejection_id, "at": format_time(self.at_ms), "replayed_to": to})
 
 
 def rejection_id(topic: str, partition: int, offset: int) -> str:
@@ -106,7 +106,7 @@ def parse(value: bytes | None) -> Rejection | Replayed:
     """Read a message of tracking.rejected. Raises NotARejection, without what it holds."""
     try:
         message = orjson.loads(value or b"")
-        at_ms = round(datetime.fromisoformat(message["at"]).timestamp() * 1000)
+        at_ms = parse_time(message["at"], "at", None)
         if (to := message.get("replayed_to")) is not None:
             return Replayed(
                 str(message["rejection_id"]), at_ms, str(to["topic"]), _whole(to["partition"]), _whole(to["offset"])
@@ -127,7 +127,7 @@ def parse(value: bytes | None) -> Rejection | Replayed:
             sealed=base64.b64decode(sealed, validate=True) if sealed is not None else None,
             key_id=message.get("key_id") if sealed is not None else None,
         )
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, binascii.Error):
+    except (ValueError, TypeError, KeyError, AttributeError, BadRow, binascii.Error):
         raise NotARejection("a record of tracking.rejected is not a rejection") from None
 
 
@@ -164,10 +164,6 @@ def open_content(day_key: bytes, sealed: bytes, number: str) -> tuple[bytes | No
 
 def _place(number: str) -> bytes:
     return b"schleuse/rejected/" + number.encode()
-
-
-def _rfc_3339(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # --- what lies in the topic ---
