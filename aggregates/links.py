@@ -6,16 +6,15 @@ address in the path) must not become the name of a cell, so everything undeclare
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import idna
 
 OTHER = "other"
 LONGEST_PATH_LINK = 200
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# An @ and the ways it survives in a path: encoded, encoded twice, full-width.
-_AT_SIGNS = ("@", "%40", "%2540", "\uff20", "%ef%bc%a0")
 
 
 class LinkRules:
@@ -87,5 +86,11 @@ def _kept(query: str, keys: Sequence[str]) -> str:
 
 
 def _is_clean(stripped: str) -> bool:
-    lowered = stripped.lower()
-    return len(stripped) <= LONGEST_PATH_LINK and stripped.isprintable() and not any(at in lowered for at in _AT_SIGNS)
+    return len(stripped) <= LONGEST_PATH_LINK and stripped.isprintable() and "@" not in _plain(stripped)
+
+
+def _plain(text: str) -> str:
+    """Without encodings: an @ survives in a path encoded, however often, and as another character of its kind."""
+    while (undone := unicodedata.normalize("NFKC", unquote(text))) != text:
+        text = undone  # each round is shorter or has no more to undo
+    return text

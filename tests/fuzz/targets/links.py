@@ -38,6 +38,8 @@ def seeds() -> Iterator[bytes]:
         ("", "HTTPS://Shop.Example:443/produkt/?page=2&rid=erika%40example.com", "page lang"),
         ("x", "http://bücher.example:8080/a%40b/;p?lang=%C3%BC&lang=a@b", "lang"),
         ("", "https://user@[::1]:99/", "page"),
+        ("", "https://shop.example/a%252540b", ""),
+        ("", "https://shop.example/a\ufe6bb/%ef%b9%ab", ""),
     ):
         yield "\x0c".join((link, url, keys)).encode()
 
