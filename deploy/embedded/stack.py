@@ -8,7 +8,7 @@ Everything lies in one directory:
     keys/, kek/          places for the key ring and for the key that seals it; back them up apart from each other
     tenants.toml         the tenants' settings; yours to write
     identity/ analytics/ the stores' data, and users.xml with hashes of the passwords
-    kafka/               Kafka's log (with Tansu there is none: it forgets)
+    kafka/               Kafka's log (with Tansu there is none: it forgets); kafka-2/ … where there are several nodes
     run/ logs/           pid files; what each process printed
 """
 
@@ -57,15 +57,20 @@ class Stack:
     Not thread-safe. Two commands may not start or stop the same directory at once (a lock refuses the second).
     """
 
-    def __init__(self, directory: Path, broker: Broker | None = None, *, die_with_parent: bool = False) -> None:
-        """`broker` None takes the one of the directory, or Tansu in a new one.
+    def __init__(
+        self, directory: Path, broker: Broker | None = None, *, nodes: int = 1, die_with_parent: bool = False
+    ) -> None:
+        """`broker` None takes the one of the directory, or Tansu in a new one. A new directory may have several `nodes`
+        of Kafka: parts `broker`, `broker-2` and so on, and `replication` in the settings.
 
         Raises StackError when the directory was made with another broker: its log would seem lost.
         """
         self.directory = directory.resolve()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        noted = self._noted(broker)
+        noted = self._noted(broker, nodes)
         self.broker, self._ports = noted["broker"], noted["ports"]
+        self.brokers = tuple(name for name in self._ports if name.startswith("broker"))
+        self.parts = (*self.brokers, *PARTS[1:])
         self._keeper = Keeper(self.directory, die_with_parent)
 
     @property
@@ -75,8 +80,8 @@ class Stack:
 
     @property
     def broker_address(self) -> str:
-        """host:port for Kafka clients."""
-        return f"127.0.0.1:{self._ports['broker']}"
+        """host:port for Kafka clients, of every node."""
+        return ",".join(f"127.0.0.1:{self._ports[name]}" for name in self.brokers)
 
     def url(self, store: Store) -> str:
         """ClickHouse's HTTP address of a store."""
@@ -86,15 +91,15 @@ class Stack:
         """The password of a login, from its file. For tests and tools; the commands read the files themselves."""
         return (self.directory / "credentials" / f"{store}-{role}").read_text().strip()
 
-    def start(self, only: Collection[str] = PARTS) -> None:
+    def start(self, only: Collection[str] | None = None) -> None:
         """Start what is not running and return when all of it answers. Raises StackError; what had started stays.
 
         `only` starts some of the parts, for those who need no more.
         """
-        for name in only:
-            _check_part(name)
+        for name in only or ():
+            self._check_part(name)
         with self._lock():
-            parts = [self._part(name) for name in PARTS if name in only]
+            parts = [self._part(name) for name in self.parts if only is None or name in only]
             self._write_settings()
             for part in parts:
                 self._keeper.start(part)
@@ -104,11 +109,11 @@ class Stack:
     def stop(self) -> list[str]:
         """End everything, the stores last. Names of what was running. Never touches a process that is not ours."""
         with self._lock():
-            return [name for name in PARTS if self._keeper.stop(name)]
+            return [name for name in self.parts if self._keeper.stop(name)]
 
     def restart(self, name: str) -> None:
         """End one part and start it again at the same address and with the same data. Raises StackError."""
-        _check_part(name)
+        self._check_part(name)
         with self._lock():
             self._keeper.stop(name)
             part = self._part(name)
@@ -117,17 +122,18 @@ class Stack:
 
     def kill(self, name: str) -> None:
         """End one part at once (SIGKILL), as a power cut would."""
-        _check_part(name)
+        self._check_part(name)
         self._keeper.kill(name)
 
     def status(self) -> list[PartStatus]:
         """What runs and what answers, now."""
         ready = {
-            "broker": probes.broker("127.0.0.1", self._ports["broker"]),
+            **{name: probes.broker("127.0.0.1", self._ports[name]) for name in self.brokers},
             **{store.value: probes.store(self.url(store)) for store in Store},
         }
-        addresses = {"broker": self.broker_address, **{store.value: self.url(store) for store in Store}}
-        found = {name: self._keeper.pid(name) for name in PARTS}
+        brokers = {name: f"127.0.0.1:{self._ports[name]}" for name in self.brokers}
+        addresses = {**brokers, **{store.value: self.url(store) for store in Store}}
+        found = {name: self._keeper.pid(name) for name in self.parts}
         return [
             PartStatus(name, addresses[name], pid, pid is not None and ready[name]()) for name, pid in found.items()
         ]
@@ -142,10 +148,12 @@ class Stack:
         self.stop()
 
     def _part(self, name: str) -> Part:
-        if name == "broker":
+        if name in self.brokers:
             if self.broker == "tansu":
                 return tansu.part(self._ports["broker"])
-            return kafka.part(self.directory / "kafka", self._ports["broker"], self._ports["controller"])
+            nodes = [kafka.Node(self._ports[one], self._ports[_controller(one)]) for one in self.brokers]
+            folder = self.directory / name.replace("broker", "kafka")
+            return kafka.part(folder, nodes, self.brokers.index(name) + 1)
         return self._store_part(Store(name))
 
     def _store_part(self, store: Store) -> Part:
@@ -178,13 +186,16 @@ class Stack:
         }
         if self.broker == "tansu":
             settings["session_timeout_seconds"] = 6  # a worker's first join takes half of it there
+        if len(self.brokers) > 1:
+            settings["replication"] = min(3, len(self.brokers))
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         _write_private(self.settings_file, "# Written by schleuse stack.\n" + "\n".join(lines) + "\n")
 
-    def _noted(self, broker: Broker | None) -> _Noted:
+    def _noted(self, broker: Broker | None, nodes: int) -> _Noted:
         path = self.directory / "stack.json"
         if not path.exists():
-            ports = _free_ports("broker", "controller", *(store.value for store in Store))
+            brokers = ["broker", *(f"broker-{number}" for number in range(2, nodes + 1))]
+            ports = _free_ports(*brokers, *map(_controller, brokers), *(store.value for store in Store))
             _write_private(path, json.dumps({"broker": broker or "tansu", "ports": ports}) + "\n")
         noted: _Noted = json.loads(path.read_text())
         if noted["broker"] not in get_args(Broker):
@@ -194,6 +205,10 @@ class Stack:
                 f"{self.directory} was made with --broker {noted['broker']}; use another --dir for {broker}"
             )
         return noted
+
+    def _check_part(self, name: str) -> None:
+        if name not in self.parts:
+            raise StackError(f"there is no such part; the parts are {', '.join(self.parts)}")
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -207,9 +222,8 @@ class Stack:
             yield
 
 
-def _check_part(name: str) -> None:
-    if name not in PARTS:
-        raise StackError(f"there is no such part; the parts are {', '.join(PARTS)}")
+def _controller(broker: str) -> str:
+    return broker.replace("broker", "controller")
 
 
 def _free_ports(*names: str) -> dict[str, int]:
