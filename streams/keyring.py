@@ -52,7 +52,7 @@ class Entry:
     name: str
     version: int
     created_at: int
-    """Epoch milliseconds."""
+    """Epoch milliseconds, by the clock of whoever made it: for people to read, never to decide by."""
 
 
 class KeyRing:
@@ -163,9 +163,12 @@ class KeyRing:
         """Destroy all versions of each name, in one transaction. Returns how many keys there were."""
         return self._delete("kind = ? AND name = ?", [(str(kind), name) for name in names])
 
-    def destroy_before(self, kind: KeyKind, created_before_ms: int) -> int:
-        """Destroy the keys of a kind made before a time, in epoch milliseconds. Returns how many there were."""
-        return self._delete("kind = ? AND created_at < ?", [(str(kind), created_before_ms)])
+    def destroy_before(self, kind: KeyKind, name: str) -> int:
+        """Destroy the keys of a kind whose names come before this one: days, for one. Returns how many there were.
+
+        When they were made decides nothing: that is told by the clock of whoever made them.
+        """
+        return self._delete("kind = ? AND name < ?", [(str(kind), name)])
 
     # --- inside ---
 

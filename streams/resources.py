@@ -219,6 +219,11 @@ class Resources:
             messages.append((REJECTED, None, number.encode(), rejection.encode()))
         await self._send(messages)
 
-    def forget_days(self, now_ms: int) -> int:
-        """Destroy the keys of days that are over for KEPT_DAYS: what they sealed cannot be opened any more."""
-        return self._ring.destroy_before(KeyKind.DAY, now_ms - KEPT_DAYS * 86_400_000)
+    def forget_days(self) -> int:
+        """Destroy the keys of days that are over for KEPT_DAYS: what they sealed cannot be opened any more.
+
+        By the store's clock, which named the days: a worker whose clock is ahead must not destroy a key too early.
+        Blocking. Raises StoreUnavailable.
+        """
+        ((first_kept,),) = self.analytics.rows("reading the date", f"SELECT toString(toDate(now('UTC')) - {KEPT_DAYS})")
+        return self._ring.destroy_before(KeyKind.DAY, first_kept)

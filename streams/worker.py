@@ -249,7 +249,7 @@ class Worker:
         resources = self.resources
         below = {number: partition.changes_kept_from for number, partition in self.partitions.items()}
         await resources.in_thread(lambda: trim(self.settings, CHANGES, below))
-        await resources.in_thread(lambda: resources.forget_days(int(time.time() * 1000)))
+        await resources.in_thread(resources.forget_days)
         if time.monotonic() - self._began < LATE_SECONDS:  # a worker of an earlier incarnation may have written late
             await resources.in_thread(resources.remove_orphans)
 

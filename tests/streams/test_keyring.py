@@ -100,14 +100,13 @@ def test_what_is_destroyed_is_gone_from_the_file_and_comes_back_as_another_key(f
     assert [again[name] == before[name] for name in "abc"] == [False, False, True]
 
 
-def test_old_keys_of_one_kind_are_destroyed_by_their_age(files: tuple[Path, Path]) -> None:
+def test_keys_of_one_kind_are_destroyed_by_their_days(files: tuple[Path, Path]) -> None:
     ring = KeyRing.open(*files)
     for kind in (KeyKind.DAY, KeyKind.ROOT):
-        ring.ensure(kind, "x")
-    (made,) = [entry.created_at for entry in ring.entries() if entry.kind is KeyKind.DAY]
-    assert ring.destroy_before(KeyKind.DAY, made) == 0
-    assert ring.destroy_before(KeyKind.DAY, made + 1) == 1
-    assert [(entry.kind, entry.name, entry.version) for entry in ring.entries()] == [(KeyKind.ROOT, "x", 1)]
+        ring.ensure(kind, "2026-11-23")
+    assert ring.destroy_before(KeyKind.DAY, "2026-11-23") == 0
+    assert ring.destroy_before(KeyKind.DAY, "2026-11-24") == 1
+    assert [(entry.kind, entry.name, entry.version) for entry in ring.entries()] == [(KeyKind.ROOT, "2026-11-23", 1)]
 
 
 def test_the_primary_root_key_is_the_newest(files: tuple[Path, Path]) -> None:
