@@ -189,7 +189,9 @@ def _changed(
                 )
     result.remove += withdrawal.remove
     result.unmap += withdrawal.unmap
-    if Effect.LOWERED in effects or (effects == {Effect.CONFIRMED} and _lowest(change) <= Mode.ANONYMOUS):
+    # What holds already is confirmed too, also where a part of it was decided at this very time before.
+    holds = Effect.CONFIRMED in effects and effects <= {Effect.CONFIRMED, Effect.UNCHANGED}
+    if Effect.LOWERED in effects or (holds and _lowest(change) <= Mode.ANONYMOUS):
         result.confirm.setdefault(withdrawal.preference_id, withdrawal)
     return RecipientState(version, purposes)
 

@@ -255,7 +255,8 @@ class _Replay:
                 )
         self._result.removed["rows"] += rows
         self._result.removed["mappings"] += mappings
-        confirms = effects == {"confirmed"} and min(lowest, default=ANONYMOUS + 1) <= ANONYMOUS
+        holds = {"confirmed"} <= effects <= {"confirmed", "unchanged"}
+        confirms = holds and min(lowest, default=ANONYMOUS + 1) <= ANONYMOUS
         id_ = change["preference_id"]
         if ("lowered" in effects or confirms) and id_ not in self._told:
             self._told.add(id_)
