@@ -82,11 +82,12 @@ class Salt(NamedTuple):
 
     def is_sound(self) -> bool:
         """Whether it is what `apply` makes: 16 bytes, at a level that has rows."""
+        level, since, value, key_version = self
         return (
-            len(self.value) == SALT_BYTES
-            and self.level >= Mode.PSEUDONYMOUS
-            and ALWAYS <= self.since <= _LAST
-            and 0 < self.key_version < _VERSIONS
+            len(value) == SALT_BYTES
+            and level >= Mode.PSEUDONYMOUS
+            and ALWAYS <= since <= _LAST
+            and 0 < key_version < _VERSIONS
         )
 
 
@@ -110,14 +111,20 @@ class Consent(NamedTuple):
         Every level up to the mode holds and none above it, a lower one for no shorter than a higher one, none from
         after the decision; and no salt is above the mode.
         """
-        held = [at for at in self.since if at is not None]
-        return (
-            all((at is not None) == (level <= self.mode) for level, at in zip(LEVELS, self.since, strict=True))
-            and held == sorted(held)
-            and all(ALWAYS <= at <= self.decided_at for at in held)
-            and ALWAYS <= self.decided_at <= _LAST
-            and all(salt.is_sound() and salt.level <= self.mode for salt in self.salts)
-        )
+        mode, since, decided_at, salts = self  # written flat: it is asked of every state that a batch meets
+        held, earliest = 0, ALWAYS
+        for at in since:
+            if at is None:
+                break
+            if not earliest <= at <= decided_at:
+                return False
+            held, earliest = held + 1, at
+        if held != mode or since.count(None) != len(since) - held or not ALWAYS <= decided_at <= _LAST:
+            return False
+        for salt in salts:
+            if salt.level > mode or not salt.is_sound():
+                return False
+        return True
 
 
 DEFAULT = Consent(Mode.ANONYMOUS, (ALWAYS, None, None), ALWAYS)
