@@ -121,7 +121,7 @@ class Consent(NamedTuple):
             held, earliest = held + 1, at
         if held != mode or since.count(None) != len(since) - held or not ALWAYS <= decided_at <= _LAST:
             return False
-        for salt in salts:
+        for salt in salts:  # noqa: SIM110  a generator of its own would cost more than the rest
             if salt.level > mode or not salt.is_sound():
                 return False
         return True
