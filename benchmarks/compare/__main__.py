@@ -28,7 +28,7 @@ from benchmarks.compare.contestants import CONTESTANTS, Contestant, jars
 from benchmarks.compare.data import PARTITIONS, Truth, events, write_preferences
 from benchmarks.compare.lock import Lock, cpu_seconds
 from benchmarks.compare.stores import Stores
-from benchmarks.compare.work import Task
+from benchmarks.compare.work import DidNotFinish, Task
 from deploy.embedded.stack import Stack
 from streams.broker import admin, log_ends
 from streams.demo.send import send
@@ -62,26 +62,32 @@ class Course:
     def run(self, who: Contestant, inserts: bool) -> dict[str, Any]:
         """One run of one contestant: its figures, and what differs from the truth."""
         self._runs += 1
+        named = {"contestant": who.name, "variant": "inserts" if inserts else "work"}
+        try:
+            return named | self._run(who, inserts)
+        except DidNotFinish as error:
+            print(error, flush=True)
+            return named | {"wrong": ["end: it did not finish"]}
+
+    def _run(self, who: Contestant, inserts: bool) -> dict[str, Any]:
         truth = self.truths[FEW if who.few else ALL]
         others = {"broker": self._part("broker")}
         if who.name == "lock":
             assert self.lock is not None
             self.lock.fill(truth.count)
             stores = {name: self._part(name) for name in ("identity", "analytics")}
-            time.sleep(1)
+            busy = machine.settle()
             got, before, after = self._beside(others | stores, lambda: self.lock.run(truth.count))  # type: ignore[union-attr]
             wrong = self.lock.wrong(truth)
         else:
             self._stores.empty()
             task = self._task(FEW if who.few else ALL, truth.count, inserts)
             stores = dict(zip(("rows", "counts"), self._stores.pids(), strict=True))
-            time.sleep(1)
+            busy = machine.settle()
             got, before, after = self._beside(others | stores, lambda: self._process(who, task))
             wrong = self._wrong(got.pop("result", None), truth, inserts)
         spent = {name: (after[name] - before[name]) / truth.count * 1e6 for name in before}
         return {
-            "contestant": who.name,
-            "variant": "inserts" if inserts else "work",
             "events": truth.count,
             "rate": truth.count / got["seconds"],
             "cpu_us": got["cpu_seconds"] / truth.count * 1e6,
@@ -90,8 +96,9 @@ class Course:
             "peak_mb": got["peak_kb"] / 1024,
             "broker_us": spent["broker"],
             "stores_us": sum(spent.values()) - spent["broker"],
+            "busy_before": busy,
             "wrong": wrong,
-            **{name: got[name] for name in ("between_batches", "whole_cpu_seconds") if got.get(name) is not None},
+            **{name: got[name] for name in ("between_batches",) if name in got},
         }
 
     def _part(self, name: str) -> int:
@@ -132,10 +139,10 @@ class Course:
                 child.kill()
                 child.communicate()
                 late = f"{who.name} was not done after {RUN_SECONDS} s; the end of its log: {_tail(log)}"
-                raise SystemExit(late) from None
+                raise DidNotFinish(late) from None
         lines = [line for line in out.decode().splitlines() if line.startswith('{"')]
         if child.returncode or not lines:
-            raise SystemExit(f"{who.name} ended with {child.returncode}; the end of its log: {_tail(log)}")
+            raise DidNotFinish(f"{who.name} ended with {child.returncode}; the end of its log: {_tail(log)}")
         said: dict[str, Any] = json.loads(lines[-1])
         return said
 

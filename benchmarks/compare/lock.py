@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.compare.data import PARTITIONS, Truth, events, grants
 from benchmarks.compare.stores import free_port
-from benchmarks.compare.work import peak_kb
+from benchmarks.compare.work import DidNotFinish, peak_kb
 from deploy.embedded.stack import Stack
 from streams import settings as settings_module
 from streams.demo.send import send
@@ -151,4 +151,5 @@ class Lock:
             if said is not None and there(said):
                 return said
             time.sleep(every)
-        raise SystemExit(f"the worker ended or did not get on: {self._stack.directory / 'logs' / 'worker.log'}")
+        log = self._stack.directory / "logs" / "worker.log"
+        raise DidNotFinish(f"the worker ended or did not get on: {log.read_text('utf-8', 'replace')[-2000:]}")

@@ -17,6 +17,7 @@ PACKAGES = (
     *("schleuse", "faust-streaming", "mode-streaming", "aiokafka", "quixstreams", "bytewax", "confluent-kafka"),
     *("polars", "msgspec", "orjson", "numpy", "pyarrow", "clickhouse-connect", "chdb"),
 )
+QUIET_CORES = 0.2
 POM = Path(__file__).resolve().parent / "java" / "pom.xml"
 
 
@@ -38,20 +39,33 @@ def facts() -> dict[str, Any]:
 
 
 def load() -> dict[str, Any]:
-    """The load average, and how many cores others keep busy while we do nothing for two seconds. Warns, never refuses.
+    """The load average, and how many cores others keep busy while we do nothing. Warns, never refuses.
 
     The load average still holds what the round before did; the busy cores are what others do now.
     """
-    before = _busy_ticks()
-    time.sleep(2)
-    busy = (_busy_ticks() - before) / os.sysconf("SC_CLK_TCK") / 2
+    busy = busy_cores(2)
     one, five, _ = os.getloadavg()
     print(f"load average {one:.2f} (1 min) {five:.2f} (5 min), {busy:.2f} cores busy while we wait", flush=True)
     if one > 1:
         print(f"WARNING: the load is {one:.2f}: unless that was this program, others blur the figures", flush=True)
-    if busy > 0.2:
+    if busy > QUIET_CORES:
         print(f"WARNING: others keep {busy:.2f} cores busy: the figures are blurred", flush=True)
     return {"load_1": round(one, 2), "load_5": round(five, 2), "busy_cores": round(busy, 2)}
+
+
+def settle(seconds: float = 6) -> float:
+    """Wait, for so long at most, until what the run before has left (merges, a JVM's end) is over: busy cores then."""
+    end = time.monotonic() + seconds
+    while (busy := busy_cores(1)) > QUIET_CORES and time.monotonic() < end:
+        pass
+    return round(busy, 2)
+
+
+def busy_cores(seconds: float) -> float:
+    """How many cores the whole machine keeps busy while this process sleeps."""
+    before = _busy_ticks()
+    time.sleep(seconds)
+    return (_busy_ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds
 
 
 def _busy_ticks() -> int:

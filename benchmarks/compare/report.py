@@ -30,11 +30,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def line(run: dict[str, Any]) -> str:
     """One run, for the terminal."""
-    wrong = f"  DISQUALIFIED: wrong {', '.join(run['wrong'])}" if run["wrong"] else ""
+    who = f"round {run['round']} {run['variant']:8s} {run['contestant']:14s}"
+    if run["wrong"]:
+        return f"{who} DISQUALIFIED: wrong {', '.join(run['wrong'])}"
     return (
-        f"round {run['round']} {run['variant']:8s} {run['contestant']:14s} {run['rate']:10,.0f} events/s "
-        f"{run['cpu_us']:7.2f} us  second half {run['second_rate']:10,.0f} at {run['second_cpu_us']:6.2f}  "
-        f"{run['peak_mb']:6.0f} MB  broker {run['broker_us']:.2f} stores {run['stores_us']:.2f}{wrong}"
+        f"{who} {run['rate']:10,.0f} events/s {run['cpu_us']:7.2f} us  "
+        f"second half {run['second_rate']:10,.0f} at {run['second_cpu_us']:6.2f}  "
+        f"{run['peak_mb']:6.0f} MB  broker {run['broker_us']:.2f} stores {run['stores_us']:.2f}"
     )
 
 
@@ -56,13 +58,14 @@ def tables(lines: Lines) -> str:
 def _facts(facts: dict[str, Any], lines: Lines) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     loads = [one for one in lines if "busy_cores" in one]
+    busiest = max(one.get("busy_before", 0) for one in lines)
     others = ", ".join(f"{one['busy_cores']:.2f}" for one in loads)
     return (
         f"Measured {facts['when']} on {facts['cores']} cores ({facts['processor']}), {facts['memory_gb']} GB, "
         f"{facts['system']}, Python {facts['python']}, {facts['java']}: {facts['events']:,} events of "
         f"{facts['bytes']:.0f} bytes from {facts['people']:,} recipients on 4 partitions, {facts['rounds']} rounds. "
         f"Cores that others kept busy before each round: {others}; load average before the first: "
-        f"{loads[0]['load_1']:.2f}. Versions: {versions}."
+        f"{loads[0]['load_1']:.2f}; at most {busiest:.2f} cores were busy right before a run. Versions: {versions}."
     )
 
 

@@ -46,6 +46,10 @@ Cell = tuple[str, str, str, int]
 """mailing, kind, link, hour."""
 
 
+class DidNotFinish(Exception):
+    """A contestant ended early or was not done in time; the text says how."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """What a contestant is told: a file of JSON, named by its first argument."""
