@@ -20,6 +20,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "compare.jsonl"
 PAGE, PLOT = ROOT / "docs" / "speed.md", ROOT / "docs" / "speed.svg"
 BEGIN, END = "<!-- compare: begin, written by make bench-compare -->", "<!-- compare: end -->"
 VARIANTS = {"work": "The same work", "inserts": "The same work, and the inserts into both stores"}
+TITLES = {"work": "the same work", "inserts": "with inserts"}
 Lines = Sequence[dict[str, Any]]
 
 
@@ -153,7 +154,7 @@ def plot(lines: Lines, path: Path) -> None:
             bars = axis.barh(names, values, xerr=spread, color=colours, ecolor=grey, error_kw={"lw": 1})
             labels = [f"{value:,.0f}" if name == "rate" else f"{value:.1f}" for value in values]
             axis.bar_label(bars, labels, padding=6, color=grey, fontsize=8)
-            axis.set_title(f"{VARIANTS[variant]}: {title}", fontsize=9, color=grey)
+            axis.set_title(f"{TITLES[variant]}: {title}", fontsize=9, color=grey)
             axis.spines[["top", "right"]].set_visible(False)
             axis.patch.set_alpha(0)
             if name == "cpu_us":

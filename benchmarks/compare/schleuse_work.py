@@ -119,14 +119,14 @@ class Tally:
         self._fed.set()
 
     async def run(self) -> None:
-        """Whatever is there is a batch; its inserts wait while the next one is built."""
+        """Whatever is there, up to BATCH, is a batch; its inserts wait while the next one is built."""
         loop, writing = asyncio.get_running_loop(), None
         while self._work.count < self._task.events:
             await self._fed.wait()
             self._fed.clear()
             if self._inserter and self._waiting < BATCH // 2 and self._work.count + self._waiting < self._task.events:
                 continue
-            chunks, self._chunks, self._waiting = self._chunks, [], 0
+            chunks = self._some()
             values = [record.value for chunk in chunks for record in chunk.records]
             batch = await loop.run_in_executor(self._builder, self._work.batch, values)
             if writing is not None:
@@ -140,6 +140,18 @@ class Tally:
         self._clock.stop(work.count)
         people = {str(mailing): set(of["recipient"].to_list()) for (mailing,), of in visits.group_by("mailing")}
         say(self._clock, work.count, work.rows, work.sum, work.totals, people)
+
+    def _some(self) -> list[Chunk]:
+        """The oldest chunks, up to BATCH events and no less than one; what is left comes with the next batch."""
+        chunks: list[Chunk] = []
+        count = 0
+        while self._chunks and (not chunks or count + len(self._chunks[0]) <= BATCH):
+            chunks.append(self._chunks.pop(0))
+            count += len(chunks[-1])
+        self._waiting -= count
+        if self._chunks:
+            self._fed.set()
+        return chunks
 
     async def _write(self, chunks: list[Chunk], batch: Batch) -> None:
         if self._inserter is not None:

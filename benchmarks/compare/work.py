@@ -12,8 +12,8 @@ For each record of the topic (our own wire format, benchmarks/compare/data.py):
 4. group: events by (mailing, kind, link, hour), where the link is the URL without query and fragment, and the set of
    distinct recipients of each mailing;
 5. commit offsets as the tool does when left alone;
-6. with inserts: the pseudonymous rows into one store and the counts of the batch into the other, at most BATCH events a
-   batch, both at the same time, offsets committed after that.
+6. with inserts: the pseudonymous rows into one store and the counts of the batch into the other, both at the same time,
+   about BATCH events a batch (whoever fetches runs goes by the run), offsets committed after that.
 
 Each contestant is a process of its own that ends with one line of JSON: what came out, and its clock. The clock starts
 when the contestant's own code gets the first event and stops when the last one is done (with inserts: acknowledged by
