@@ -47,8 +47,8 @@ import org.apache.kafka.streams.processor.api.Record;
  * Kafka Streams doing THE WORK (benchmarks/compare/work.py): a source and one processor, one stream thread.
  *
  * <p>Tuned: Jackson's data binding with one ObjectReader (its Blackbird module was tried and changed nothing); the groups
- * in HashMaps, as the Python contestants hold them in dicts, and not in state stores with changelogs, which cost several
- * times as much; one Mac, initialised once; 4 MB fetches, 10,000 records a poll and as many buffered a partition; a heap
+ * in HashMaps, as the Python contestants hold them in dicts, and not in state stores with changelogs, which would only
+ * add to the cost; one Mac, initialised once; 4 MB fetches, 10,000 records a poll and as many buffered a partition; a heap
  * of 1 GB, everything else of the JVM as it comes (G1). The inserts are RowBinary over the JDK's HTTP client, both stores
  * at the same time; the stream thread waits for them, as Kafka Streams asks of a processor, so that a commit never passes
  * an insert.
