@@ -96,11 +96,11 @@ SELECT toUnixTimestamp64Milli(now64(3)), (SELECT argMax(hash, at) FROM settings)
          ORDER BY number DESC LIMIT 2))
 """
 _BEFORE = """
-SELECT incarnation, lives.events_id, lives.changes_id, claims.number, toString(kind), first, last, next_event,
+SELECT incarnation, lives.events_id, lives.changes_id, last.number, toString(kind), first, last.last, next_event,
     next_change, toUnixTimestamp64Milli(now), rules, mailings, settings, worker
-FROM claims INNER JOIN incarnations AS lives ON lives.number = claims.incarnation
-WHERE incarnation < {incarnation:UInt32} AND partition = {partition:UInt16}
-ORDER BY incarnation DESC, claims.number DESC LIMIT 1
+FROM (SELECT * FROM claims WHERE incarnation < {incarnation:UInt32} AND partition = {partition:UInt16}
+    ORDER BY incarnation DESC, number DESC LIMIT 1) AS last
+INNER JOIN incarnations AS lives ON lives.number = last.incarnation
 """
 _TAKE = """
 INSERT INTO claims (incarnation, partition, number, kind, first, last, next_event, next_change, rules, mailings,

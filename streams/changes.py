@@ -269,6 +269,8 @@ def write_ledger(claim: Claim, changes: ChangesPlan, identity: StoreClient, keys
 
 _THIS_CLAIM = "incarnation = {incarnation:UInt32} AND partition = {partition:UInt16} AND claim = {claim:UInt64}"
 _MAPPINGS_THAT_GO = f"pseudonym IN (SELECT pseudonym FROM removals WHERE {_THIS_CLAIM})"
+# What intake forwards twice it has read twice: tracking.preferences keeps a record for seven days.
+_LATELY = "at > now64(3) - INTERVAL 14 DAY"
 # Rows of this claim and of later ones are nobody's that this claim withdraws: their salts came after it.
 _ROWS_THAT_GO = f"{_MAPPINGS_THAT_GO} AND (incarnation < {{incarnation:UInt32}} OR claim < {{claim:UInt64}})"
 
@@ -294,7 +296,7 @@ def write_removals(
         for begin in range(0, len(asked), IDS_AT_ONCE)
         for row in identity.rows(
             "reading requests",
-            f"SELECT id FROM requests WHERE id IN {{ids:Array(String)}} AND NOT ({_THIS_CLAIM})",
+            f"SELECT id FROM requests WHERE id IN {{ids:Array(String)}} AND NOT ({_THIS_CLAIM}) AND {_LATELY}",
             {**_names(claim), "ids": asked[begin : begin + IDS_AT_ONCE]},
         )
     }

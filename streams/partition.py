@@ -190,18 +190,21 @@ class Partition:
         resources = self._resources
         incarnation = self._again.incarnation if self._again else self._claims.incarnation
         which = "partition = {p:UInt16} AND (incarnation < {i:UInt32} OR first < {below:UInt64})"
-        names = {"p": self.number, "i": incarnation, "below": below, "hours": SEEN_HOURS}
-        sql = (
-            f"SELECT hour, hash FROM seen WHERE {which} "
-            f"AND hour + {{hours:UInt32}} >= (SELECT max(hour) FROM seen WHERE {which}) ORDER BY hour"
+        names = {"p": self.number, "i": incarnation, "below": below}
+        newest = f"SELECT max(hour) FROM seen WHERE {which}"
+        of_hour = f"SELECT hash FROM seen WHERE {which} AND hour = {{hour:UInt32}}"
+
+        def load(hour: int) -> None:
+            hashes = resources.analytics.columns("reading seen", of_hour, {**names, "hour": hour})
+            if len(hashes):
+                at = np.full(len(hashes), hour, np.int64)
+                self.seen.load(hashes.column("hash").to_numpy().astype(np.uint64), at)
+
+        ((last,),) = await patiently(
+            lambda: self._in_thread(lambda: resources.analytics.rows("reading seen", newest, names)), resources.waits
         )
-        table = await patiently(
-            lambda: self._in_thread(lambda: resources.analytics.columns("reading seen", sql, names)), resources.waits
-        )
-        if len(table):
-            self.seen.load(
-                table.column("hash").to_numpy().astype(np.uint64), table.column("hour").to_numpy().astype(np.int64)
-            )
+        for hour in range(max(0, last - SEEN_HOURS), last + 1):  # a day at once would be in memory three times over
+            await patiently(lambda hour=hour: self._in_thread(lambda: load(hour)), resources.waits)  # type: ignore[misc]
 
     # --- feeding ---
 
