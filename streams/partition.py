@@ -251,7 +251,9 @@ class Partition:
     async def _run(self) -> None:
         self.progress.state = "running"
         if self._again:
-            await self._carry_out(self._again)
+            again = self._again
+            log.info("carrying out again", partition=self.number, claim=again.number, kind=str(again.kind))
+            await self._carry_out(again)
         while not self._stopping:
             self._fed.clear()
             await self._write_back()

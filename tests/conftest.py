@@ -21,3 +21,12 @@ def kafka_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Apache Kafka and both stores; tests that use it carry the mark `kafka`."""
     with Stack(tmp_path_factory.mktemp("kafka-stack"), "kafka", die_with_parent=True) as started:
         yield started
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What proofs have found stands at the end of a run, also when all is well: record_property("told", text)."""
+    reports = [one for name in ("passed", "failed") for one in terminalreporter.getreports(name)]
+    for report in reports:
+        for name, value in report.user_properties:
+            if name == "told" and report.when == "call":
+                terminalreporter.write_line(str(value))
