@@ -257,7 +257,11 @@ def _insert(
 
 
 def write_ledger(claim: Claim, changes: ChangesPlan, identity: StoreClient, keys: Keys, deadline_ms: int) -> None:
-    """Step a. The recipient is sealed under a data key of her own, named for the pseudonym that it maps."""
+    """Step a. The recipient is sealed under a data key of her own, named for the pseudonym that it maps.
+
+    A worker that slept may come here when the mapping has gone again, and its data key with it: the token lets it write
+    no mapping, and the key that it has just made anew goes too.
+    """
     _insert(identity, "consents", CONSENTS, changes.consents, claim, deadline_ms)
     data_keys = keys.data_keys(row[3].hex() for row in changes.mappings)
     sealed = [
@@ -265,9 +269,15 @@ def write_ledger(claim: Claim, changes: ChangesPlan, identity: StoreClient, keys
         for row in changes.mappings
     ]
     _insert(identity, "recipients", RECIPIENTS, sealed, claim, deadline_ms)
+    if sealed:
+        there = identity.rows("looking for the mappings of a claim", _MAPPED, _names(claim))
+        left = {int(row[0]).to_bytes(16, "little").hex() for row in there}
+        keys.drop_data_keys(name for name in data_keys if name not in left)
 
 
 _THIS_CLAIM = "incarnation = {incarnation:UInt32} AND partition = {partition:UInt16} AND claim = {claim:UInt64}"
+# Claims of other partitions with this number map other pseudonyms: they do no harm here.
+_MAPPED = "SELECT pseudonym FROM recipients WHERE incarnation = {incarnation:UInt32} AND claim = {claim:UInt64}"
 _MAPPINGS_THAT_GO = f"pseudonym IN (SELECT pseudonym FROM removals WHERE {_THIS_CLAIM})"
 # What intake forwards twice it has read twice: tracking.preferences keeps a record for seven days.
 _LATELY = "at > now64(3) - INTERVAL 14 DAY"

@@ -33,6 +33,7 @@ from streams.keyring import KeyRing
 from streams.partition import Overtaken, Partition
 from streams.partitioner import message_key, partition_of
 from streams.resources import Resources
+from streams.state import StateIndex
 from streams.stores import Role, Store, connect
 from streams.topics import CHANGES, EVENTS, MAILINGS, STATE
 from streams.transport import Chunk, fetch_batches
@@ -324,6 +325,44 @@ def test_a_removal_that_is_resumed_after_its_list_was_forgotten_removes(
     ring = KeyRing.open(settings.keyring, settings.keyring_kek)
     assert ring.names(KeyKind.DATA) == [], "what sealed the mappings is gone"
     ring.close()
+
+
+def test_a_late_grant_leaves_no_data_key_of_a_mapping_that_is_gone(lock: Lock, number: int) -> None:
+    """A worker stalls before it writes the mapping; another one writes it, and removes it at a withdrawal."""
+    (erika,) = itertools.islice(recipients(number), 1)
+    granted = change(0, erika, GRANT, LONG_AGO)
+
+    def kept() -> list[str]:
+        ring = KeyRing.open(lock.settings.keyring, lock.settings.keyring_kek)
+        try:
+            return ring.names(KeyKind.DATA)
+        finally:
+            ring.close()
+
+    async def story() -> None:
+        async with owner(lock, number) as one:
+            await one.load()
+            keys, identity = one.resources.keys, one.resources.identity
+            one.start()
+            one.feed(CHANGES, granted)
+            await one.carry_out(0)
+            moment = one.claims.look(number)
+            claim = moment.newest
+            assert claim
+            tenants = one.resources.tenants_of(claim.settings)
+            late = steps.plan(claim, [granted], tenants, StateIndex(), keys, {})
+            before = kept()
+            assert [row[3].hex() for row in late.mappings] == before
+            steps.write_ledger(claim, late, identity, keys, moment.now_ms + 60_000)
+            assert kept() == before, "twice is once, and what is in use stays"
+            one.feed(CHANGES, change(1, erika, WITHDRAWAL, NOW))
+            await one.carry_out(1)
+            assert kept() == []
+            steps.write_ledger(claim, late, identity, keys, moment.now_ms + 60_000)
+            assert kept() == []
+            assert Counted(lock, number).mappings() == 0
+
+    run(story())
 
 
 def commit(lock: Lock, topic: str, number: int, offset: int) -> None:
