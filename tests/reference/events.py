@@ -69,7 +69,7 @@ def read(raw: bytes | None, now_ms: int) -> tuple[dict[str, Any], int]:  # noqa:
             raise Refused("bad_value")
     if event.get("actor") not in (None, "human", "machine"):
         raise Refused("bad_value")
-    occurred = _time(event.get("occurred_at"))
+    occurred = time(event.get("occurred_at"))
     if not now_ms - 400 * DAY_MS <= occurred <= now_ms + 600_000:
         raise Refused("bad_time")
     if kind == "click" and not event.get("link") and not event.get("url"):
@@ -87,7 +87,8 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs)
 
 
-def _time(value: Any) -> int:
+def time(value: Any) -> int:
+    """A time as epoch milliseconds. Raises Refused."""
     if value is None:
         raise Refused("missing_field")
     if type(value) is int:
@@ -123,7 +124,7 @@ class Declared:
     def at(self, tenant: str, mailing: str, position: int) -> tuple[int | None, dict[str, str]]:
         """When the mailing was sent (None: nobody has said) and its links, by what lies below the position."""
         found = [said for offset, said in self._of.get((tenant, mailing), ()) if offset < position]
-        return (_time(found[-1]["sent_at"]), found[-1].get("links") or {}) if found else (None, {})
+        return (time(found[-1]["sent_at"]), found[-1].get("links") or {}) if found else (None, {})
 
 
 def link_of(tenant: Tenant, links: dict[str, str], link: str | None, url: str | None) -> str:

@@ -155,4 +155,4 @@ class Expected(Facts):
     size: Counter[str] = field(default_factory=Counter)
     """Records and claims that were replayed."""
     unclaimed: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """Records of the log that no claim names: topic, partition."""
+    """Records of events and changes that no claim names, preferences that were not forwarded: topic, partition."""

@@ -43,9 +43,36 @@ def expect(
     for partition in range(partitions):
         chain = sorted((claim for claim in claims if claim.partition == partition), key=lambda claim: claim.number)
         _Replay(partition, partitions, declared, tenants, ring, agents, result).play(log, chain)
+    _check_intake(log, tenants, partitions, result)
     for pseudonym_ in [mapping.pseudonym for mapping in result.mappings]:
         result.data_keys[pseudonym_] += 1
     return result
+
+
+def _check_intake(log: Log, tenants: Mapping[str, Tenant], partitions: int, result: Expected) -> None:
+    """Every preference was rejected, or is in tracking.changes as it was sent; once more does no harm."""
+    forwarded: defaultdict[str, list[Any]] = defaultdict(list)
+    refused = set()
+    for partition in range(partitions):
+        for record in log.records("tracking.changes", partition):
+            change = json.loads(record.value or b"")
+            forwarded[change["preference_id"]].append(change)
+        for record in log.records("tracking.rejected", partition):
+            refused.add(json.loads(record.value or b"{}").get("rejection_id"))
+    for partition in range(partitions):
+        for record in log.records("tracking.preferences", partition):
+            id_ = f"tracking.preferences:{partition}:{record.offset}"
+            if id_ in refused:
+                continue
+            asked = json.loads(record.value or b"")
+            tenant = tenants[asked["tenant"]]
+            decided_at = min(events.time(asked["decided_at"]), record.timestamp)
+            as_sent = (tenant.name, canonical(asked["recipient"], tenant.lower_local), decided_at)
+            as_sent += (asked["purposes"], asked.get("mode"))
+            fields = ("tenant", "recipient", "decided_at", "purposes", "mode")
+            made = [tuple(change[name] for name in fields) for change in forwarded[id_]]
+            if not made or any(one != as_sent for one in made):
+                result.unclaimed["tracking.preferences", partition] += 1
 
 
 def check(chain: Sequence[Claim]) -> None:

@@ -67,7 +67,7 @@ class Story:
         salts = {} if purposes == "*" else {p: {k: salt(number, k) for k in kinds} for p, kinds in purposes.items()}
         said: dict[str, Any] = {
             "type": "preference",
-            "preference_id": f"p:0:{number}",
+            "preference_id": f"tracking.preferences:0:{number}",
             "tenant": "acme",
             "recipient": who,
         }
@@ -137,18 +137,18 @@ def test_what_is_expected_is_what_the_pages_say(told: Expected) -> None:
     assert told.mappings == {}, "her click was mapped, and is not any more"
     assert told.data_keys == {}
     assert {receipt.id: (receipt.rows, receipt.mappings) for receipt in told.receipts} == {
-        "p:0:1": (1, 1),
-        "p:0:2": (0, 0),
-        "p:0:4": (1, 0),
+        "tracking.preferences:0:1": (1, 1),
+        "tracking.preferences:0:2": (0, 0),
+        "tracking.preferences:0:4": (1, 0),
     }
     assert sorted((line.preference_id, line.kind, line.mode, line.effect) for line in told.ledger) == [
-        ("p:0:0", "click", "personal", "raised"),
-        ("p:0:0", "open", "pseudonymous", "raised"),
-        ("p:0:1", "click", "pseudonymous", "lowered"),
-        ("p:0:2", "click", "off", "lowered"),
-        ("p:0:2", "open", "off", "lowered"),
-        ("p:0:3", "click", "personal", "out_of_date"),
-        ("p:0:4", "open", "anonymous", "lowered"),
+        ("tracking.preferences:0:0", "click", "personal", "raised"),
+        ("tracking.preferences:0:0", "open", "pseudonymous", "raised"),
+        ("tracking.preferences:0:1", "click", "pseudonymous", "lowered"),
+        ("tracking.preferences:0:2", "click", "off", "lowered"),
+        ("tracking.preferences:0:2", "open", "off", "lowered"),
+        ("tracking.preferences:0:3", "click", "personal", "out_of_date"),
+        ("tracking.preferences:0:4", "open", "anonymous", "lowered"),
     ]
     assert told.totals["acme", "m", "open", "", "other", "human", (NOW - HOUR) // HOUR * 3600] == 1
     assert told.totals["acme", "m", "open", "", "other", "human", (NOW - 2 * HOUR) // HOUR * 3600] == 2
@@ -274,6 +274,17 @@ def test_a_chain_that_leaves_records_out_or_repeats_them_is_refused() -> None:
             story.expected()
     story.claims = good[:1]
     assert differences(story.expected(), story.expected()) == ["tracking.events-0: 1 records are in no claim"]
+
+
+@pytest.mark.parametrize(("sent", "good"), [("*", True), ({"engagement": {"open": "off"}}, False)])
+def test_a_preference_that_was_not_forwarded_as_it_was_sent_is_noticed(sent: Any, good: bool) -> None:
+    story = Story()
+    said = {"tenant": "acme", "recipient": f" {ERIKA}", "decided_at": NOW - HOUR, "purposes": sent, "mode": "off"}
+    story.add("tracking.preferences", ERIKA, said)
+    story.change(ERIKA, NOW - HOUR, "*", "off")
+    story.claim("changes")
+    lost = [] if good else ["tracking.preferences-0: 1 records were not forwarded as they were sent"]
+    assert differences(story.expected(), story.expected()) == lost
 
 
 def test_it_speaks_the_published_vectors() -> None:
