@@ -30,6 +30,8 @@ class KeyKind(StrEnum):
     """Hashes event ids, to know duplicates."""
     BLIND = "blind"
     """Of the identity store: the blind index by which a recipient is found there."""
+    PROOF = "proof"
+    """Seals the proofs of consent of one tenant in the ledger: they say what a sender wrote, an address perhaps."""
     STUB = "stub"
     """Hashes the key of an erased recipient, under which a stub without her address stays in the state."""
 

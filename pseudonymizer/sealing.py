@@ -1,6 +1,9 @@
 """Sealing with AES-256-GCM (NIST SP 800-38D): nonce, then ciphertext and tag, as one piece of bytes.
 
 What a sealed piece belongs to goes in as additional data, so that it cannot be moved somewhere else and still open.
+
+GCM shows how long the plaintext is, and the length of an address tells much of who it is: texts about people are padded
+to a few fixed sizes first (`seal_text`).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ class SealBroken(Exception):
 
 
 def seal(key: bytes, plaintext: bytes, aad: bytes, nonce: bytes) -> bytes:
-    """nonce || ciphertext || tag: 28 bytes longer than the plaintext, whose length can be seen.
+    """nonce || ciphertext || tag: 28 bytes longer than the plaintext, whose length can be seen (`seal_text` hides it).
 
     `nonce`: 12 bytes that have never been used with this key and never will be; with the same one twice both pieces are
     readable. It is an argument because nothing here draws randomness. Raises ValueError on a wrong length.
@@ -37,6 +40,32 @@ def open_sealed(key: bytes, sealed: bytes, aad: bytes) -> bytes:
         return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], aad)
     except InvalidTag:
         raise SealBroken("it does not open with this key in this place") from None
+
+
+def seal_text(key: bytes, text: str, aad: bytes, nonce: bytes) -> bytes:
+    """`seal` of a text whose length must not be seen: it is padded to 256, 1,024, 4,096, … bytes, the least that fit.
+
+    Every address that mail can be delivered to (254 characters, RFC 5321) fits into the first size, unless it has many
+    characters outside ASCII. A caller may NOT assume that nothing is told of longer texts: of those the size is.
+    """
+    return seal(key, _padded(text.encode()), aad, nonce)
+
+
+def open_text(key: bytes, sealed: bytes, aad: bytes) -> str:
+    """The text of `seal_text`, or of `seal` where an earlier release sealed it without padding. Raises SealBroken."""
+    text, _, _ = open_sealed(key, sealed, aad).partition(_END)
+    return text.decode()
+
+
+_END = b"\xff"  # a byte that no UTF-8 has: so what was sealed without padding is told from what was padded
+_LEAST_BYTES = 256
+
+
+def _padded(text: bytes) -> bytes:
+    size = _LEAST_BYTES
+    while size < len(text) + 1:
+        size *= 4
+    return (text + _END).ljust(size, b"\0")
 
 
 def _cipher(key: bytes) -> AESGCM:

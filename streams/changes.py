@@ -17,20 +17,18 @@ Rows that a stalled worker inserts late cannot come back: the tokens of their cl
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import pyarrow as pa
 
 from pseudonymizer.consent import DEFAULT, Consent, Effect, Mode, Salt, apply
 from pseudonymizer.keys import KeyKind
 from pseudonymizer.pseudonyms import blind_index
-from pseudonymizer.sealing import seal
 from streams.chain import PRIMARY
 from streams.errors import BadRow, Reason, StoreUnavailable
+from streams.ledger import proof_text, seal_proof, seal_recipient
 from streams.messages import KINDS, Change, RecipientState, encode_receipt, encode_state, parse_change
 
 if TYPE_CHECKING:
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
     from streams.tenants import TenantSettings
     from streams.transport import Record
 
-NONCE_BYTES = 12
 IDS_AT_ONCE = 1_000  # in one parameter: a ClickHouse server takes up to 128 KiB
 TIME = pa.timestamp("ms", "UTC")
 
@@ -57,7 +54,7 @@ CONSENTS = pa.schema(
         ("decided_at", TIME),
         ("recorded_at", TIME),
         ("preference_id", pa.string()),
-        ("proof", pa.string()),
+        ("proof", pa.binary()),
     ]
 )
 RECIPIENTS = pa.schema(
@@ -91,21 +88,21 @@ class Withdrawal:
 
     preference_id: str
     tenant: str
-    remove: list[bytes] = field(default_factory=list)
-    unmap: list[bytes] = field(default_factory=list)
+    remove: list[bytes] = field(default_factory=list, repr=False)
+    unmap: list[bytes] = field(default_factory=list, repr=False)
 
 
 @dataclass(slots=True)
 class ChangesPlan:
-    """What a claim of changes will write; computed from the state after all changes before it."""
+    """What a claim of changes will write; computed from the state after all changes before it. `repr` names nobody."""
 
-    consents: list[tuple[Any, ...]] = field(default_factory=list)
-    mappings: list[tuple[Any, ...]] = field(default_factory=list)
+    consents: list[tuple[Any, ...]] = field(default_factory=list, repr=False)
+    mappings: list[tuple[Any, ...]] = field(default_factory=list, repr=False)
     confirm: dict[str, Withdrawal] = field(default_factory=dict)  # by preference id: one receipt an id
-    states: dict[bytes, RecipientState] = field(default_factory=dict)
+    states: dict[bytes, RecipientState] = field(default_factory=dict, repr=False)
     bad: list[tuple[int, BadRow]] = field(default_factory=list)
-    remove: list[bytes] = field(default_factory=list)
-    unmap: list[bytes] = field(default_factory=list)
+    remove: list[bytes] = field(default_factory=list, repr=False)
+    unmap: list[bytes] = field(default_factory=list, repr=False)
 
     @property
     def withdrawals(self) -> list[Withdrawal]:
@@ -153,7 +150,7 @@ def _changed(
     result: ChangesPlan,
 ) -> RecipientState:
     blind = blind_index(keys.single(KeyKind.BLIND), tenant.name, change.recipient)
-    proof = orjson.dumps(change.proof).decode() if change.proof else ""
+    proof = proof_text(change.proof)
     purposes = {purpose: dict(kinds) for purpose, kinds in known.purposes.items()}
     withdrawal = Withdrawal(change.preference_id, tenant.name)
     effects: set[Effect] = set()
@@ -259,15 +256,18 @@ def _insert(
 def write_ledger(claim: Claim, changes: ChangesPlan, identity: StoreClient, keys: Keys, deadline_ms: int) -> None:
     """Step a. The recipient is sealed under a data key of her own, named for the pseudonym that it maps.
 
+    A proof is sealed once for all rows of its preference: they lie side by side, and the store packs what repeats.
     A worker that slept may come here when the mapping has gone again, and its data key with it: the token lets it write
     no mapping, and the key that it has just made anew goes too.
     """
-    _insert(identity, "consents", CONSENTS, changes.consents, claim, deadline_ms)
+    proofs = {
+        (tenant, number, proof): seal_proof(keys.single(KeyKind.PROOF, tenant), proof, number) if proof else b""
+        for tenant, *_, number, proof in changes.consents
+    }
+    ledger = [(*row[:9], proofs[row[0], row[8], row[9]]) for row in changes.consents]
+    _insert(identity, "consents", CONSENTS, ledger, claim, deadline_ms)
     data_keys = keys.data_keys(row[3].hex() for row in changes.mappings)
-    sealed = [
-        (*row[:6], seal(data_keys[row[3].hex()], row[6].encode(), row[3], secrets.token_bytes(NONCE_BYTES)), row[7])
-        for row in changes.mappings
-    ]
+    sealed = [(*row[:6], seal_recipient(data_keys[row[3].hex()], row[6], row[3]), row[7]) for row in changes.mappings]
     _insert(identity, "recipients", RECIPIENTS, sealed, claim, deadline_ms)
     if sealed:
         there = identity.rows("looking for the mappings of a claim", _MAPPED, _names(claim))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,9 +48,9 @@ Array = np.ndarray[Any, Any]
 class EventsBatch:
     """What a claim of events writes: one Arrow table for `ingest`, the rejections, and what to remember afterwards."""
 
-    table: pa.Table
+    table: pa.Table = field(repr=False)
     bad: list[tuple[int, BadRow]]
-    remember: Look
+    remember: Look = field(repr=False)
     outcomes: Mapping[str, int]
     reasons: Mapping[str, int]
 
@@ -59,7 +59,7 @@ class EventsBatch:
 class _Events:
     """Events of a batch as columns of one length: `frame` as decoded, the tenant's index, the recipient's slot."""
 
-    frame: pl.DataFrame
+    frame: pl.DataFrame = field(repr=False)
     tenants: Array
     slots: Array
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from pseudonymizer.keys import KeyKind
+from streams.keyring import KeyRing
+from streams.ledger import open_proof
 from streams.stores import Store
 from tests.lock import PROOF, Lock, Message, event, now_ms, preference
 
@@ -162,8 +165,15 @@ def test_an_older_decision_changes_nothing_and_equal_times_take_the_lower_mode(l
 def test_the_ledger_keeps_the_proof(lock: Lock) -> None:
     who = "p1.six@example.com"
     carried_out(lock, [preference("acme", who, {"engagement": {"open": "pseudonymous"}}, now_ms() - 7777)])
-    proofs = [json.loads(row[0]) for row in lock.rows(Store.IDENTITY, "SELECT proof FROM consents WHERE proof != ''")]
-    assert PROOF in proofs
+    rows = lock.rows(Store.IDENTITY, "SELECT hex(proof), preference_id FROM consents WHERE tenant = 'acme'")
+    ring = KeyRing.open(lock.settings.keyring, lock.settings.keyring_kek, create=False)
+    try:
+        key = ring.get(KeyKind.PROOF, "acme")
+    finally:
+        ring.close()
+    assert key
+    assert PROOF in [open_proof(key, bytes.fromhex(stored), number) for stored, number in rows]
+    assert PROOF["evidence"].encode() not in b"".join(bytes.fromhex(row[0]) for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pseudonymizer.sealing import SealBroken, open_sealed, seal
+from pseudonymizer.sealing import SealBroken, open_sealed, open_text, seal, seal_text
 
 KEY, NONCE = bytes(range(32)), bytes(range(12))
 
@@ -44,6 +44,16 @@ def test_one_changed_byte_anywhere_breaks_the_seal(plaintext: bytes, aad: bytes,
     ):
         with pytest.raises(SealBroken):
             open_sealed(key, piece, place)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=2_000))
+def test_a_sealed_text_opens_and_shows_no_length(text: str) -> None:
+    sealed = seal_text(KEY, text, b"place", NONCE)
+    assert open_text(KEY, sealed, b"place") == text
+    assert len(sealed) - 28 in (256, 1_024, 4_096, 16_384)
+    assert len(sealed) == 284 or len(text.encode()) > 255
+    # What was sealed before there was padding still opens, to the letter.
+    assert open_text(KEY, seal(KEY, text.encode(), b"place", NONCE), b"place") == text
 
 
 def test_wrong_lengths_are_programming_errors() -> None:

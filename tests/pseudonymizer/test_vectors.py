@@ -14,7 +14,7 @@ import pytest
 from pseudonymizer.keys import encode, purpose_key
 from pseudonymizer.pseudonyms import Pseudonymizer, blind_index, event_hash, event_hashes, visitor_seed, visitor_seeds
 from pseudonymizer.recipients import BadRecipient, canonical
-from pseudonymizer.sealing import open_sealed, seal
+from pseudonymizer.sealing import open_sealed, open_text, seal, seal_text
 from pseudonymizer.siphash import Messages
 
 PAGE = Path(__file__).parents[2] / "docs" / "test-vectors.md"
@@ -64,6 +64,12 @@ def _seal(v: Vector) -> None:
     assert open_sealed(key, unhex(v["sealed"]), aad) == plaintext
 
 
+def _seal_text(v: Vector) -> None:
+    key, aad = unhex(v["key"]), unhex(v["aad"])
+    assert seal_text(key, v["text"], aad, unhex(v["nonce"])).hex() == v["sealed"]
+    assert open_text(key, unhex(v["sealed"]), aad) == v["text"]
+
+
 CHECKS: dict[str, Callable[[Vector], None]] = {
     "canonical": _canonical,
     "encode": _encode,
@@ -73,6 +79,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "visitor_seed": _visitor_seed,
     "event_hash": _event_hash,
     "seal": _seal,
+    "seal_text": _seal_text,
 }
 
 
