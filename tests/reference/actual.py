@@ -9,7 +9,7 @@ from typing import Any
 
 from deploy.clickhouse.grants import Role, Store
 from tests.reference.facts import Claim, Decision, Facts, Log, Mapping, Receipt, Row
-from tests.reference.people import Ring, number, open_mapping
+from tests.reference.people import Ring, number, open_mapping, open_proof
 
 Rows = Callable[[Store, str, Role], Sequence[Sequence[Any]]]
 """A SELECT in a store under a login: tests.lock.Lock.rows."""
@@ -42,7 +42,7 @@ FROM recipients
 """
 _LEDGER = """
 SELECT partition, claim, toString(tenant), hex(blind), toString(purpose), toString(kind), toString(mode),
-    toString(effect), toUnixTimestamp64Milli(decided_at), toUnixTimestamp64Milli(recorded_at), preference_id, proof
+    toString(effect), toUnixTimestamp64Milli(decided_at), toUnixTimestamp64Milli(recorded_at), preference_id, hex(proof)
 FROM consents
 """
 _CONFIRMED = "SELECT partition, claim, id, toString(kind), toString(tenant), rows, mappings FROM {table}"
@@ -75,7 +75,9 @@ def read(log: Log, rows: Rows, ring: Ring, partitions: int) -> Facts:
         of = int(pseudonym).to_bytes(16, "little")
         recipient = open_mapping(keys.get(pseudonym), bytes.fromhex(sealed), of)
         facts.mappings[Mapping(*known, pseudonym, version, blind, recipient, at_ms)] += 1
-    for *decided, proof in asked(Store.IDENTITY, _LEDGER):
+    proof_keys = ring.all("proof")
+    for *decided, stored in asked(Store.IDENTITY, _LEDGER):
+        proof = open_proof(proof_keys.get(decided[2]), bytes.fromhex(stored), decided[-1])
         facts.ledger[Decision(*decided, json.dumps(json.loads(proof or "{}"), sort_keys=True))] += 1
     facts.receipts.update(Receipt(*row) for row in asked(Store.IDENTITY, _CONFIRMED.format(table="receipts")))
     facts.requests.update(Receipt(*row) for row in asked(Store.IDENTITY, _CONFIRMED.format(table="requests")))

@@ -177,6 +177,23 @@ def open_mapping(key: bytes | None, sealed: bytes, of: bytes) -> str | None:
     if key is None:
         return None
     try:
-        return AESGCM(key).decrypt(sealed[:12], sealed[12:], of).decode()
+        return _unpadded(AESGCM(key).decrypt(sealed[:12], sealed[12:], of))
     except InvalidTag:
         return None
+
+
+def open_proof(key: bytes | None, stored: bytes, preference_id: str) -> str:
+    """The proof of a decision as JSON, sealed to its preference behind a byte 01; empty: there was none."""
+    if not stored:
+        return ""
+    if key is None or stored[:1] != b"\x01":
+        raise ReferenceFailed("a proof is not sealed, or there is no key for it")
+    return _unpadded(AESGCM(key).decrypt(stored[1:13], stored[13:], b"schleuse/proof/" + preference_id.encode()))
+
+
+def _unpadded(text: bytes) -> str:
+    """Up to the byte FF; zeros fill it up to 256 bytes, or four times as many, and so on."""
+    said, end, rest = text.partition(b"\xff")
+    if not end or any(rest) or len(text) not in (256, 1024, 4096, 16384):
+        raise ReferenceFailed("a sealed text is not padded as it should be")
+    return said.decode()
