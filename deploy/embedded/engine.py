@@ -19,9 +19,8 @@ from xml.sax.saxutils import escape
 
 import chdb
 
-from deploy.embedded.statements import Insert, Refused, judge, split
+from deploy.embedded.statements import Insert, Refused, is_setting, judge, split
 
-_NAME: Final = re.compile(r"[A-Za-z_]\w*")
 _CODE: Final = re.compile(r"Code: (\d+)\. ")
 _ERROR_NAME: Final = re.compile(r"\(([A-Z][A-Z0-9_]+)\)(?!.*\([A-Z][A-Z0-9_]+\))", re.DOTALL)
 
@@ -114,7 +113,7 @@ class Engine:
         if request.database and request.database != "default":
             connection.query(f"USE `{request.database}`")
         for name, value in request.settings.items():
-            if not _NAME.fullmatch(name) or name == "dialect":  # the statement was judged in ClickHouse's own
+            if not is_setting(name):
                 raise Refused(115, "UNKNOWN_SETTING", "this is not a setting that a request can make")
             connection.query(f"SET {name} = {_quoted(value)}")
         if insert is not None:
@@ -136,7 +135,15 @@ class Engine:
 
     @staticmethod
     def _insert(connection: Any, insert: Insert, data: bytes) -> Answer:
-        """Not chDB's own `send_insert`: it answers OK when a constraint or a view has refused the data (4.4.0)."""
+        """Not chDB's own `send_insert`: it answers OK when a constraint or a view has refused the data (4.4.0).
+
+        Data are data: an expression among VALUES would be carried out without having been judged.
+        """
+        for name in (
+            "input_format_values_interpret_expressions",
+            "input_format_values_deduce_templates_of_expressions",
+        ):
+            connection.query(f"SET {name} = 0")
         with _readable(data) as path:
             done = connection.query(insert.reading(path))
         return Answer(b"", json.dumps({"written_rows": str(done.rows_read()), "written_bytes": str(len(data))}))

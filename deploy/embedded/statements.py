@@ -55,6 +55,14 @@ _CANONICAL_INSERT: Final = re.compile(
 _SYSTEM_TABLES: Final = "settings|tables|columns|databases|parts|mutations|merges|disks|functions|formats|one|numbers"
 _DENIED: Final = (497, "ACCESS_DENIED")
 _NOT_HERE: Final = (48, "NOT_IMPLEMENTED")
+# ClickHouse asks no grant for its scalar function `file`, and inside a process that is no server it reads any path: the
+# other store's password, the key ring. It is called by name, by APPLY, and in what some settings take as an expression.
+_READS_FILES: Final = re.compile(r"\bfile\b|(?i:\bexecutable(?:pool)?\b)")
+_SETTINGS: Final = (
+    r"(?:dialect|filter|additional_\w+|http_allow_filters\w*|format_template\w*|format_schema\w*|format_avro_schema\w*"
+    r"|input_format_values_\w+)"
+)
+_NAME_OF_SETTING: Final = re.compile(r"[A-Za-z_]\w*")
 _FORBIDDEN: Final = (
     (re.compile(r"\bSET (?:DEFAULT )?ROLE\b|\bEXECUTE AS\b"), *_DENIED, "a login keeps its one role"),
     (
@@ -65,6 +73,7 @@ _FORBIDDEN: Final = (
         "this system table may show what other logins asked",
     ),
     (re.compile(r"\AKILL\b"), *_DENIED, "a login ends nobody's queries"),
+    (re.compile(rf"(?i)\b{_SETTINGS} = "), 115, "UNKNOWN_SETTING", "this is not a setting that a request can make"),
     (re.compile(r"\bPARALLEL WITH\b"), *_NOT_HERE, "a request carries one statement"),
     (re.compile(r"\b(?:INTO OUTFILE|FROM INFILE)\b"), *_NOT_HERE, "a request touches no files"),
     (
@@ -92,12 +101,19 @@ def split(body: bytes) -> tuple[bytes, bytes]:
     return body, b""
 
 
+def is_setting(name: str) -> bool:
+    """Whether a request may make this setting: none that changes the language, or that takes expressions or files."""
+    return _NAME_OF_SETTING.fullmatch(name) is not None and re.fullmatch(_SETTINGS, name) is None
+
+
 def judge(canonical: str) -> Insert | None:
     """Look at a statement in canonical form: Insert when its data come beside it, None when it stands for itself.
 
     Raises Refused for what no login may ask here, whatever its grants say.
     """
     bare = _QUOTED.sub("''", canonical)
+    if _READS_FILES.search(_QUOTED.sub(lambda quoted: "''" if quoted[0].startswith("'") else quoted[0], canonical)):
+        raise Refused(*_DENIED, "a request reads no files")
     for pattern, code, name, why in _FORBIDDEN:
         if pattern.search(bare):
             raise Refused(code, name, why)

@@ -38,6 +38,16 @@ ATTEMPTS = [
     "INSERT INTO mailings FROM INFILE '/etc/hostname' FORMAT LineAsString",
     "INSERT INTO FUNCTION file('x') VALUES (1)",
     "SELECT * FROM file('/etc/hostname', 'LineAsString')",
+    "SELECT file('/etc/hostname')",
+    "SELECT `file`('/etc/hostname')",
+    "SELECT \"file\" /* a */ ('/etc/hostname')",
+    "SELECT arrayMap(x -> file(x), ['/etc/hostname'])",
+    "SELECT * APPLY file FROM (SELECT '/etc/hostname')",
+    "SELECT * APPLY(`file`) FROM (SELECT '/etc/hostname')",
+    "SELECT 1 AS `'`, file('/etc/hostname'), 2 AS `'`",
+    "SELECT 1 SETTINGS additional_result_filter = 'file(\\'/etc/hostname\\') != \\'\\''",
+    "SELECT name FROM mailings SETTINGS additional_table_filters = {'mailings': 'file(\\'/etc/hostname\\') != \\'\\''}",
+    "SELECT 1 SETTINGS format_template_row = '/etc/hostname' FORMAT Template",
     "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')",
     "SELECT * FROM remote('127.0.0.1', 'analytics', 'settings')",
     "SELECT * FROM executable('x', 'LineAsString', 'SELECT 1')",
@@ -102,6 +112,27 @@ def test_no_argument_opens_the_door(guarded: Stack, arguments: str) -> None:
     status, text = ask(guarded, STEAL, arguments)
     assert status >= 400
     assert SECRET not in text
+
+
+@pytest.mark.parametrize("setting", ["additional_result_filter", "filter", "format_template_row", "format_schema"])
+def test_no_setting_brings_an_expression_or_a_file_along(guarded: Stack, setting: str) -> None:
+    status, text = ask(guarded, "SELECT 1", f"&{setting}=file('/etc/hostname')")
+    assert (status, "UNKNOWN_SETTING" in text) == (404, True), text
+
+
+def test_values_are_data_and_no_expressions(guarded: Stack, tmp_path: Path) -> None:
+    """What stands behind VALUES is not judged: so it is not carried out either."""
+    (tmp_path / "secret").write_text(SECRET)
+    operator = guarded.password(Store.ANALYTICS, "operator")
+    for settings in ("", "SETTINGS input_format_values_interpret_expressions = 1 "):
+        for value in (f"file('{tmp_path}/secret')", f"concat(file('{tmp_path}/secret'), 'x')", "upper('x')"):
+            statement = f"INSERT INTO settings (hash, body) {settings}VALUES ('stolen', {value})"
+            request = urllib.request.Request(f"{guarded.url(Store.ANALYTICS)}/?database=analytics", statement.encode())
+            request.add_header("X-ClickHouse-User", "operator")
+            request.add_header("X-ClickHouse-Key", operator)
+            with pytest.raises(urllib.error.HTTPError):
+                urllib.request.urlopen(request, timeout=10)
+    assert login(guarded, Store.ANALYTICS, "operator").query(STEAL).result_rows == [(SECRET,)]
 
 
 def test_an_answer_is_never_written_to_a_file(guarded: Stack, tmp_path: Path) -> None:
