@@ -86,11 +86,11 @@ def _kept(query: str, keys: Sequence[str]) -> str:
 
 
 def _is_clean(stripped: str) -> bool:
-    return len(stripped) <= LONGEST_PATH_LINK and stripped.isprintable() and "@" not in _plain(stripped)
+    return len(stripped) <= LONGEST_PATH_LINK and stripped.isprintable() and "@" not in plain(stripped)
 
 
-def _plain(text: str) -> str:
-    """Without encodings: an @ survives in a path encoded, however often, and as another character of its kind."""
+def plain(text: str) -> str:
+    """A text without encodings: an @ survives in it encoded, however often, and as another character of its kind."""
     while (undone := unicodedata.normalize("NFKC", unquote(text))) != text:
         text = undone  # each round is shorter or has no more to undo
     return text

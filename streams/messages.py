@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 import orjson
 
+from aggregates.links import plain
 from pseudonymizer.consent import Consent, Mode
 from pseudonymizer.recipients import BadRecipient, canonical
 from streams.errors import BadRow, Reason
@@ -121,7 +122,7 @@ def format_time(at_ms: int) -> str:
 
 
 def check_id(value: object, field: str, max_chars: int) -> str:
-    """An id: a string of 1 to `max_chars` characters without control characters, lone surrogates, `@` and `%40`.
+    """An id: a string of 1 to `max_chars` characters without control characters, lone surrogates, `@` in any disguise.
 
     Ids go to the analytics store as they are, so none may carry an address. A caller may NOT assume more than that: an
     id may hold blanks and any script. Raises BadRow: `wrong_type` or `bad_value`.
@@ -130,7 +131,7 @@ def check_id(value: object, field: str, max_chars: int) -> str:
         raise BadRow(Reason.WRONG_TYPE, field, "a string")
     if not 1 <= len(value) <= max_chars:
         raise BadRow(Reason.BAD_VALUE, field, f"1 to {max_chars} characters")
-    if "@" in value or "%40" in value:
+    if "@" in value or (("%" in value or not value.isascii()) and "@" in plain(value)):
         raise BadRow(Reason.BAD_VALUE, field, "an id, not an address")
     if not (value.isascii() and value.isprintable()) and (_CONTROL.search(value) or _SURROGATE.search(value)):
         raise BadRow(Reason.BAD_VALUE, field, "no control characters")
@@ -313,7 +314,7 @@ def parse_mailing(raw: bytes | None, tenants: Tenants | None) -> Declaration:
     name = _needed(record, "name")
     if not isinstance(name, str):
         raise BadRow(Reason.WRONG_TYPE, "name", "a string")
-    if not 1 <= len(name) <= MAX_NAME or _CONTROL.search(name) or _ADDRESS.search(name):
+    if not 1 <= len(name) <= MAX_NAME or _CONTROL.search(name) or _holds_address(name):
         raise BadRow(Reason.BAD_VALUE, "name", f"1 to {MAX_NAME} characters, no control characters, no address")
     sent_at = parse_time(_needed(record, "sent_at"), "sent_at", None)
     if not YEAR_2000_MS <= sent_at < YEAR_2200_MS:
@@ -324,6 +325,10 @@ def parse_mailing(raw: bytes | None, tenants: Tenants | None) -> Declaration:
     if not 0 <= recipients <= MAX_RECIPIENTS:
         raise BadRow(Reason.BAD_VALUE, "recipients", f"0 to {MAX_RECIPIENTS}")
     return Declaration(tenant, mailing, name, sent_at, recipients, _links(record.get("links")))
+
+
+def _holds_address(text: str) -> bool:
+    return _ADDRESS.search(text) is not None or _ADDRESS.search(plain(text)) is not None
 
 
 def _links(value: object) -> dict[str, str]:
@@ -343,7 +348,7 @@ def _check_url(url: object) -> None:
     if not isinstance(url, str):
         raise BadRow(Reason.WRONG_TYPE, "links", "a URL for each link id")
     expected = f"an http or https URL of at most {MAX_URL} characters, without user and address"
-    if len(url) > MAX_URL or _CONTROL.search(url) or " " in url or _ADDRESS.search(url):
+    if len(url) > MAX_URL or _CONTROL.search(url) or " " in url or _holds_address(url):
         raise BadRow(Reason.BAD_VALUE, "links", expected)
     try:
         parts = urlsplit(url)

@@ -66,6 +66,7 @@ LETTERS = st.text(st.characters(codec="utf-8"), max_size=4)
 LITERALS = r"""
 null true false NaN -Infinity 0 -0 1.0 1e3 1e999 01 1. - nul "" [] {} [[]] ["x","y"] [1,] {"kind":"open"}
 {"a":1,"a":2} "\ud800" "\ud83d\ude00" "\u0000" "\"" "a\"b" "\\" "\x" "\n" "\u00fc" "\u007f" "a\/b" "a@b" "a%40b" "ü"
+"a%2540b" "a\uff20b" "a%EF%BC%A0b"
 """
 LONG = [letter * length for letter in "xü" for length in (64, 65, 128, 129, 320, 321, 2_048, 2_049, 8_192, 8_193)]
 TEXTS = ["", " ", " a ", "\x01", "\x7f", "\x85", "\xa0", f"\xa0{'x' * 320} ", *LONG]
