@@ -17,13 +17,16 @@ MAX_DEPTH = 64
 
 
 class Pairs(dict[str, Any]):
-    """A JSON object that remembers whether a name came twice."""
+    """A JSON object that remembers whether a name came twice. `repr` shows nothing of it: senders wrote it."""
 
     __slots__ = ("twice",)
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
         self.twice = len(self) != len(pairs)
+
+    def __repr__(self) -> str:
+        return f"Pairs({len(self)} names)"
 
 
 def _no_constant(_: str) -> NoReturn:
