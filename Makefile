@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-kafka fuzz check format lock clean bench-setup bench-compare bench-lock
+.PHONY: help setup demo test test-kafka soak fuzz check format lock clean bench-setup bench-compare bench-lock
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -24,6 +24,9 @@ test: setup      ## the default test suite (no Java, no Docker)
 
 test-kafka: setup  ## the suite that needs Apache Kafka itself (Java 17 or later; its jars by KAFKA_HOME or Maven)
 	$(BIN)/pytest -q -m kafka
+
+soak: setup      ## everything that can go wrong, for half an hour, on three brokers (SEED=n repeats one); prints its report
+	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))
 
 SECONDS ?= 60
 fuzz: setup .venv-fuzz/.ready  ## every fuzz target for a minute each (SECONDS=10 TARGETS="events agent" for less); Linux

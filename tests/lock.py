@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def mailing(tenant: str, name: str, links: dict[str, str], sent_at: int | None =
 class WorkerProcess:
     """One `schleuse worker`, and what it printed."""
 
-    def __init__(self, lock: Lock, number: int) -> None:
+    def __init__(self, lock: Lock, number: int, environment: Mapping[str, str]) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -101,7 +101,7 @@ class WorkerProcess:
             [sys.executable, "-m", "streams.cli", "--config", str(lock.stack.settings_file), "worker"],
             stdout=self.log.open("wb"),
             stderr=subprocess.STDOUT,
-            env={**lock.environment, "SCHLEUSE_HTTP_PORT": str(self.port)},
+            env={**lock.environment, "SCHLEUSE_HTTP_PORT": str(self.port), **environment},
         )
 
     def get(self, path: str) -> bytes:
@@ -161,9 +161,9 @@ class Lock:
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done
 
-    def worker(self) -> WorkerProcess:
-        """Start one more worker."""
-        started = WorkerProcess(self, len(self.workers))
+    def worker(self, **environment: str) -> WorkerProcess:
+        """Start one more worker; `environment` is its own alone."""
+        started = WorkerProcess(self, len(self.workers), environment)
         self.workers.append(started)
         return started
 
