@@ -199,7 +199,7 @@ def main() -> None:
         truth = course.truths[ALL]
         facts["bytes"] = round(truth.bytes / truth.count, 1)
         _write(results, {"facts": facts})
-        warm_up = chosen("confluent")[0]
+        warm_up = chosen("aiokafka")[0]
         course.run(warm_up, inserts=True)  # the broker's own JVM and the stores are cold; not counted
         for number in range(asked.rounds):
             _write(results, {"round": number, **machine.load()})

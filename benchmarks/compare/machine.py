@@ -7,7 +7,9 @@ import platform
 import re
 import subprocess
 import time
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,14 @@ def facts() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "java": said.splitlines()[0].strip(),
-        "versions": {name: version(name) for name in PACKAGES} | {"Apache Kafka (broker)": kafka.VERSION} | jars,
+        "versions": dict(_installed()) | {"Apache Kafka (broker)": kafka.VERSION} | jars,
     }
+
+
+def _installed() -> Iterator[tuple[str, str]]:
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            yield name, version(name)
 
 
 def load() -> dict[str, Any]:
