@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-kafka soak fuzz check format lock clean bench-setup bench-compare bench-lock
+.PHONY: help setup demo test test-kafka soak fuzz check format lock clean bench-setup bench-compare bench-lock \
+	bench bench-worker bench-latency bench-growth bench-preferences bench-steady bench-capacity
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -35,6 +36,29 @@ fuzz: setup .venv-fuzz/.ready  ## every fuzz target for a minute each (SECONDS=1
 .venv-fuzz/.ready: tests/fuzz/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target .venv-fuzz -r $<
 	@touch $@
+
+bench: bench-worker bench-latency bench-growth bench-compare   ## every benchmark, half an hour: tables into docs/capacity.md and docs/speed.md
+
+bench-worker: setup      ## rate, CPU, memory and stages of one worker
+	$(BIN)/python -m benchmarks.worker
+	$(MAKE) bench-capacity
+
+bench-latency: setup     ## produce to visible; a withdrawal to its effect
+	$(BIN)/python -m benchmarks.latency
+
+bench-growth: setup      ## what grows with what, one factor at a time
+	$(BIN)/python -m benchmarks.growth
+	$(MAKE) bench-capacity
+
+bench-preferences: setup ## ten million preferences: six gigabytes of memory
+	$(BIN)/python -m benchmarks.growth --only preferences --preferences 10000000
+
+bench-steady: setup      ## an hour at a steady rate
+	$(BIN)/python -m benchmarks.steady
+
+bench-capacity: setup    ## the simulation and the derivation of docs/capacity.md, from the newest results
+	$(BIN)/python -m benchmarks.bursts
+	$(BIN)/python -m benchmarks.capacity
 
 bench-setup: .venv-bench/.ready   ## make .venv-bench: Schleuse and what it is compared with (Java 17 and Maven besides)
 

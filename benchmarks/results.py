@@ -23,12 +23,19 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, figures: dict[str, Any], table: str, folder: Path = FOLDER, page: Path | None = None) -> None:
+def write(
+    name: str,
+    figures: dict[str, Any],
+    table: str,
+    folder: Path = FOLDER,
+    page: Path | None = None,
+    word: str = "Measured",
+) -> None:
     """Print the table, write NAME.json, and put the table into `page` between `<!-- NAME -->` and `<!-- /NAME -->`."""
     folder.mkdir(parents=True, exist_ok=True)
     said = machine()
     text = (
-        f"{table}\n\nMeasured {said['at']} on {said['cores']} cores; load average at the end {said['load_average'][0]}."
+        f"{table}\n\n{word} {said['at']} on {said['cores']} cores; load average at the end {said['load_average'][0]}."
     )
     (folder / f"{name}.json").write_text(json.dumps({"machine": said, **figures}, indent=1) + "\n")
     print(text, flush=True)

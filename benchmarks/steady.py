@@ -200,7 +200,7 @@ def table(said: dict[str, Any]) -> str:
     lines = [
         f"{said['rate']:,.0f} events/s for {said['hours']} h: {said['received']:,} events, "
         f"{said['changes']:,} changes. Lag in records: median {lag['p50']:,}, p99 {lag['p99']:,}, most {lag['max']:,}. "
-        f"Age of the newest claim of the partition that is furthest behind: median {age['p50']:.1f} s, most {age['max']:.1f} s. "
+        f"Age of the newest claim, partition furthest behind: median {age['p50']:.1f} s, most {age['max']:.1f} s. "
         f"Load average: median {load['p50']:.1f}, most {load['max']:.1f}.",
         "",
         "| process | MB at the end | MB an hour | CPU % of a core | files at the end | files an hour |",
@@ -264,7 +264,8 @@ def main() -> None:
         counted = lock.received()
         lock.stop_workers()
     said = verdict(lines, asked.rate) | {"sent": sent, "received_at_the_end": counted}
-    results.write("steady", said, table(said), asked.out)
+    ours = asked.out == results.FOLDER
+    results.write("steady", said, table(said), asked.out, results.ROOT / "docs" / "capacity.md" if ours else None)
 
 
 if __name__ == "__main__":
