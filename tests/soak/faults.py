@@ -253,7 +253,7 @@ FAULTS: dict[str, Doing] = {
 
 
 class Planned(NamedTuple):
-    """One fault: so many seconds after the beginning. `seed` is all its chance."""
+    """One fault: when the story is so many seconds old. `seed` is all its chance."""
 
     at: float
     name: str
@@ -261,7 +261,7 @@ class Planned(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What became of one fault; seconds since the beginning."""
+    """What became of one fault; `planned` in seconds of the story, the others in true ones."""
 
     planned: float
     began: float
@@ -282,9 +282,15 @@ def schedule(seed: int, seconds: float, often: Mapping[str, int]) -> list[Planne
 
 
 def carry_out(
-    planned: list[Planned], system: System, pool: ThreadPoolExecutor, tell: Callable[[str], None]
+    planned: list[Planned],
+    system: System,
+    pool: ThreadPoolExecutor,
+    story_seconds: Callable[[], float],
+    tell: Callable[[str], None],
 ) -> list[Done]:
     """Do all of it, each fault in a thread of `pool`, and return when the last one is over.
+
+    The times are the story's: where the machine is slow the faults still fall into all of it.
 
     The pool has to live as long as the brokers: what a thread started ends with it.
     """
@@ -303,6 +309,7 @@ def carry_out(
 
     running: list[Future[Any]] = []
     for fault in planned:
-        time.sleep(max(0.0, began + fault.at - time.monotonic()))
+        while story_seconds() < fault.at:
+            time.sleep(0.05)
         running.append(pool.submit(one, fault))
     return [future.result() for future in running]

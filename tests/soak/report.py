@@ -17,8 +17,8 @@ def page(outcome: Outcome, command: str) -> str:
     lines = [
         f"# Soak of {outcome.began:%Y-%m-%d %H:%M %Z}: {'it holds' if outcome.holds else 'IT DOES NOT HOLD'}",
         "",
-        f"Seed {outcome.seed}; again with `{command}` (the same faults at the same seconds; what falls between them is "
-        "chance).",
+        f"Seed {outcome.seed}; again with `{command}` (the same story, the same faults at the same "
+        "places in it; what the machine does in between is chance).",
         f"{BROKERS} brokers (Apache Kafka, a process each, replication 3, min in-sync 2), {scale.partitions} "
         f"partitions, {scale.workers} workers, two stores behind a proxy each; {os.cpu_count()} cores, "
         f"{platform.system()}, Python {platform.python_version()}.",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,7 +32,7 @@ from tests.lock import Lock, now_ms
 from tests.proxy import Proxy
 from tests.soak.faults import Done, System, carry_out, schedule
 from tests.soak.fleet import Fleet, clock
-from tests.soak.sending import send
+from tests.soak.sending import Sent, send
 from tests.story import AGENTS, TENANTS, Story
 
 BROKERS, DAY_SECONDS, WATCH_SECONDS = 3, 86_400, 5.0
@@ -51,7 +52,8 @@ FOLLOWED = (topics.PREFERENCES, topics.MAILINGS, topics.CHANGES, topics.EVENTS)
 class Scale:
     """How much, and each fault how often. `changes`: decisions an event; `rows`, `batch`, `session`: workers' settings.
 
-    The story is told over `seconds`, and the faults fall into them; after that there is calm for at most `settle`.
+    The story is told over `seconds`, or longer where the machine is slow, and the faults fall into it; after that there
+    is calm for at most `settle`.
     """
 
     partitions: int
@@ -212,18 +214,21 @@ def _play(outcome: Outcome, system: System, pool: ThreadPoolExecutor, tell: Call
     lock, seed, scale = system.lock, outcome.seed, outcome.scale
     story = Story(seed, scale.events, now_ms() - 1000, scale.recipients, scale.changes, scale.partitions)
     every = scale.seconds / scale.events / (1 + scale.changes)
-    over = threading.Event()
+    over, sent = threading.Event(), Sent()
     try:
-        sending: Future[tuple[int, int]] = pool.submit(
-            lambda: asyncio.run(send(lock.stack.broker_address, scale.partitions, story.messages(), every, over))
+        sending = pool.submit(
+            lambda: asyncio.run(send(lock.stack.broker_address, scale.partitions, story.messages(), every, sent, over))
         )
         pool.submit(_look_on, lock, over, tell)
         lock.until(lambda: lock.status()["received"], 600, "the workers to begin")
-        outcome.done = carry_out(schedule(seed, scale.seconds, scale.faults), system, pool, tell)
-        events, again = sending.result()
+        planned = schedule(seed, scale.seconds, scale.faults)
+        outcome.done = carry_out(
+            planned, system, pool, lambda: math.inf if sending.done() else sent.messages * every, tell
+        )
+        sending.result()
     finally:
         over.set()
-    return {"events sent": events, "messages sent again, since nobody had acknowledged them": again}
+    return {"events sent": sent.events, "messages sent again, since nobody had acknowledged them": sent.again}
 
 
 def _environments(directory: Path, workers: int, through: dict[str, str], outcome: Outcome) -> list[dict[str, str]]:
