@@ -42,6 +42,21 @@ LATE_SECONDS = 600.0  # longer than any insert's deadline
 STALLED_SECONDS = 60.0  # a partition that lags and moves no more: the consumer has stopped silently
 
 
+class Standing:
+    """How long each partition has stood where it stands, since it was taken: one that comes back begins anew."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, tuple[object, int, float]] = {}
+
+    def seconds(self, number: int, taken: object, position: int, now: float) -> float:
+        """For how long partition `number`, as it was `taken` this time, has been seen at this position."""
+        known = self._since.get(number)
+        if known is None or known[0] is not taken or known[1] != position:
+            self._since[number] = taken, position, now
+            return 0.0
+        return now - known[2]
+
+
 class Worker:
     """Owns partitions for Faust (streams/transport.py, `Owner`)."""
 
@@ -206,7 +221,7 @@ class Worker:
 
     async def _watch(self) -> None:
         """Look at what nobody says by himself: topics that are new, a consumer that moves no more, lag."""
-        moved: dict[int, tuple[int, float]] = {}
+        standing = Standing()
         trimmed = time.monotonic()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
@@ -215,7 +230,7 @@ class Worker:
                     await self.app.crash(
                         LostLog("the topics are not those that this worker began with: start it again")
                     )
-                self._measure(moved)
+                self._measure(standing)
                 if time.monotonic() - trimmed > TRIM_SECONDS:
                     trimmed = time.monotonic()
                     await self._tidy()
@@ -224,7 +239,7 @@ class Worker:
             except Exception as error:
                 await self.app.crash(error)
 
-    def _measure(self, moved: dict[int, tuple[int, float]]) -> None:
+    def _measure(self, standing: Standing) -> None:
         metrics, now = self.resources.metrics, time.monotonic()
         metrics.waiting.set(len(self.resources.waits.now))
         metrics.waits.set(self.resources.waits.total)
@@ -233,10 +248,9 @@ class Worker:
                 metrics.lag.labels(topic, number).set(self.lag(topic, number) + len(buffer.records))
             metrics.known.labels(number).set(len(partition.state))
             metrics.remembered.labels(number).set(len(partition.seen))
-            at, since = moved.get(number, (-1, now))
-            moved[number] = (partition.events.position, since if at == partition.events.position else now)
+            stood = standing.seconds(number, partition, partition.events.position, now)
             behind = self.lag(EVENTS, number) and partition.wants(EVENTS)
-            if behind and not self.resources.waits.now and now - moved[number][1] > STALLED_SECONDS:
+            if behind and not self.resources.waits.now and stood > STALLED_SECONDS:
                 raise LostLog(f"partition {number} lags and its consumer moves no more: start the worker again")
 
     def lag(self, topic: str, number: int) -> int:
