@@ -285,12 +285,12 @@ def carry_out(
     planned: list[Planned],
     system: System,
     pool: ThreadPoolExecutor,
-    story_seconds: Callable[[], float],
+    age: Callable[[], float],
     tell: Callable[[str], None],
 ) -> list[Done]:
     """Do all of it, each fault in a thread of `pool`, and return when the last one is over.
 
-    The times are the story's: where the machine is slow the faults still fall into all of it.
+    `age` of the story, in its own seconds: where the machine is slow the faults still fall into all of it.
 
     The pool has to live as long as the brokers: what a thread started ends with it.
     """
@@ -309,7 +309,7 @@ def carry_out(
 
     running: list[Future[Any]] = []
     for fault in planned:
-        while story_seconds() < fault.at:
+        while age() < fault.at:
             time.sleep(0.05)
         running.append(pool.submit(one, fault))
     return [future.result() for future in running]

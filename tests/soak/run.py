@@ -221,10 +221,13 @@ def _play(outcome: Outcome, system: System, pool: ThreadPoolExecutor, tell: Call
         )
         pool.submit(_look_on, lock, over, tell)
         lock.until(lambda: lock.status()["received"], 600, "the workers to begin")
-        planned = schedule(seed, scale.seconds, scale.faults)
-        outcome.done = carry_out(
-            planned, system, pool, lambda: math.inf if sending.done() else sent.messages * every, tell
-        )
+        told = sent.messages  # before any worker was ready: the faults fall into the rest
+
+        def age() -> float:
+            share = (sent.messages - told) / (scale.seconds / every - told)
+            return math.inf if sending.done() else share * scale.seconds
+
+        outcome.done = carry_out(schedule(seed, scale.seconds, scale.faults), system, pool, age, tell)
         sending.result()
     finally:
         over.set()
