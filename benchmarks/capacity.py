@@ -130,7 +130,7 @@ def derived(events: float, recipients: float, consent: float) -> list[tuple[str,
         lambda: max(2 * workers, 2 * math.ceil(top / k["partition_rate"])),
         "",
         lambda: (
-            f"twice the workers, and twice peak / {k['partition_rate']:,.0f} a second (claim + build + insert, serial)"
+            f"twice the workers, and twice peak / {k['partition_rate']:,.0f} a second (claim, insert and CPU, serial)"
         ),
     )
     lines.append(
