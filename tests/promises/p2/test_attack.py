@@ -17,7 +17,7 @@ from tests.lock import Lock
 from tests.promises.p2.attack import Attack, Loot, right
 from tests.promises.p2.bodies import MAILING
 from tests.promises.p2.evidence import Evidence
-from tests.promises.p2.people import TENANT
+from tests.promises.p2.people import TENANT, pairs
 
 pytestmark = pytest.mark.stack
 
@@ -41,13 +41,13 @@ def told(
     loot: Loot, evidence: Evidence, *ideas: str, strangers: bool = False, count: int = DEAR
 ) -> tuple[int, int, int]:
     """Pairs told right, pairs whose points differ at all, and pairs."""
-    pairs = evidence.pairs[:count]
-    others = [pair.stranger if strangers else pair.decoy for pair in pairs]
-    points = Attack(loot).points([pair.recipient for pair in pairs] + others, ideas)
+    people = evidence.pairs[:count]
+    others = [pair.stranger if strangers else pair.decoy for pair in people]
+    points = Attack(loot).points([pair.recipient for pair in people] + others, ideas)
     total = sum(points.values())
     assert isinstance(total, np.ndarray)
-    mine, theirs = total[: len(pairs)], total[len(pairs) :]
-    return right(mine, theirs, evidence.seed), int((mine != theirs).sum()), len(pairs)
+    mine, theirs = total[: len(people)], total[len(people) :]
+    return right(mine, theirs, evidence.seed), int((mine != theirs).sum()), len(people)
 
 
 def is_a_coin(hits: int, of: int) -> bool:
@@ -82,18 +82,26 @@ def test_what_the_partition_tells_is_small_and_said(loot: Loot, evidence: Eviden
     assert hits / of < 0.7
 
 
-def test_lengths_would_tell_if_they_were_not_padded(loot: Loot, evidence: Evidence) -> None:
-    """A copy in which the mappings are as long as AES-GCM makes them: this is what padding is for."""
-    sealed = [secrets.token_bytes(28 + len(pair.recipient)) for pair in evidence.pairs if pair.mode == "personal"] * 2
-    unpadded = dataclasses.replace(loot, columns={**loot.columns, "identity.recipients.sealed": sealed})
-    personal = dataclasses.replace(evidence, pairs=[pair for pair in evidence.pairs if pair.mode == "personal"])
-    hits, differ, of = told(unpadded, personal, "length", count=len(personal.pairs))
-    report("length, if mappings were not padded", hits, differ, of)
-    padded_hits, padded_differ, _ = told(loot, personal, "length", count=len(personal.pairs))
-    report("length, as they are", padded_hits, padded_differ, of)
-    assert hits > of * 0.5
-    assert differ > of / 2
-    assert padded_differ == 0
+def test_lengths_would_tell_if_they_were_not_padded() -> None:
+    """Small stores whose mappings are as long as AES-GCM makes them, and as long as ours are: what padding is for."""
+    for what, longest, tells in (("if mappings were not padded", 0, True), ("if they are padded", 256, False)):
+        hits = differ = of = 0
+        for number in range(12):
+            people = [pair for pair in pairs(secrets.randbits(32), 240) if pair.mode == "personal"]
+            sealed = [bytes(28 + max(longest, len(pair.recipient))) for pair in people] * 2
+            store = Loot({"nothing": bytes(16)}, {"identity.recipients.sealed": sealed}, [], [], [])
+            points = Attack(store).points([p.recipient for p in people] + [p.decoy for p in people], ["length"])[
+                "length"
+            ]
+            mine, theirs = points[: len(people)], points[len(people) :]
+            hits, differ, of = (
+                hits + right(mine, theirs, number),
+                differ + int((mine != theirs).sum()),
+                of + len(people),
+            )
+        report(f"length, {what}", hits, differ, of)
+        assert is_a_coin(hits, of) != tells
+        assert (differ > 0) == tells
 
 
 # --- the attack is a real one ---
