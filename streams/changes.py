@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from streams.tenants import TenantSettings
     from streams.transport import Record
 
+EVERYTHING = "*"  # the purpose under which a decision for everything is kept, for purposes that come later
 IDS_AT_ONCE = 1_000  # in one parameter: a ClickHouse server takes up to 128 KiB
 TIME = pa.timestamp("ms", "UTC")
 
@@ -158,7 +159,8 @@ def _changed(
         before = purposes.get(purpose, {}).get(kind)
         if before is None:
             off_since = was_off.get((tenant.name, blind, kind)) if purpose == PRIMARY else None
-            before = DEFAULT if off_since is None else Consent(Mode.OFF, (None, None, None), off_since)
+            of_all = purposes.get(EVERYTHING, {}).get(kind, DEFAULT)  # also for a purpose that came after it
+            before = of_all if off_since is None else Consent(Mode.OFF, (None, None, None), off_since)
         mode = min(asked, before.mode) if change.everything is not None else asked
         step = apply(
             before,
@@ -197,7 +199,7 @@ def _asked(
     change: Change, tenant: TenantSettings, held: Mapping[str, Mapping[str, Consent]]
 ) -> list[tuple[str, str, Mode]]:
     if change.everything is not None:
-        purposes = dict.fromkeys([*tenant.purposes, *held])
+        purposes = dict.fromkeys([*tenant.purposes, *held, EVERYTHING])
         return [(purpose, kind, change.everything) for purpose in purposes for kind in KINDS]
     return [(purpose, kind, mode) for purpose, kinds in (change.modes or {}).items() for kind, mode in kinds.items()]
 

@@ -6,6 +6,7 @@ import base64
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -259,11 +260,16 @@ class _Replay:
         rows = mappings = 0
         for purpose, kind, asked in _asked(change, tenant, person):
             lowest.append(asked)
-            standing = person.standing.setdefault((purpose, kind), Standing())
+            standing = person.standing.get((purpose, kind))
+            is_new = standing is None
+            if standing is None:  # what she decided for everything holds for a purpose that came later
+                standing = deepcopy(person.standing.get(("*", kind), Standing()))
             mode = min(asked, standing.mode) if change["purposes"] == "*" else asked
             salt = self._salt(tenant, recipient, purpose, change, change["salts"].get(purpose, {}).get(kind))
             ceiling = tenant.purposes.get(purpose, (ANONYMOUS, 0))[0]
             effect, dropped, drawn = standing.decide(mode, change["decided_at"], salt, ceiling)
+            if not is_new or effect not in ("out_of_date", "unchanged"):
+                person.standing[purpose, kind] = standing
             effects.add(effect)
             self._result.ledger[
                 Decision(
@@ -328,7 +334,7 @@ class _Replay:
 
 def _asked(change: Any, tenant: Tenant, person: _Person) -> list[tuple[str, str, int]]:
     if change["purposes"] == "*":
-        purposes = dict.fromkeys([*tenant.purposes, *(purpose for purpose, _ in person.standing)])
+        purposes = dict.fromkeys([*tenant.purposes, *(purpose for purpose, _ in person.standing), "*"])
         return [(purpose, kind, MODES[change["mode"]]) for purpose in purposes for kind in KINDS]
     return [
         (purpose, kind, MODES[mode]) for purpose, kinds in change["purposes"].items() for kind, mode in kinds.items()

@@ -145,7 +145,9 @@ def test_what_is_expected_is_what_the_pages_say(told: Expected) -> None:
         ("tracking.preferences:0:0", "click", "personal", "raised"),
         ("tracking.preferences:0:0", "open", "pseudonymous", "raised"),
         ("tracking.preferences:0:1", "click", "pseudonymous", "lowered"),
+        ("tracking.preferences:0:2", "click", "off", "lowered"),  # for each purpose, and for those to come
         ("tracking.preferences:0:2", "click", "off", "lowered"),
+        ("tracking.preferences:0:2", "open", "off", "lowered"),
         ("tracking.preferences:0:2", "open", "off", "lowered"),
         ("tracking.preferences:0:3", "click", "personal", "out_of_date"),
         ("tracking.preferences:0:4", "open", "anonymous", "lowered"),

@@ -184,12 +184,15 @@ def test_who_was_off_when_a_state_was_lost_is_raised_only_by_a_newer_decision(ke
     assert modes(index, ERIKA)["engagement", "click"] is modes(index, MAX)["engagement", "open"] is PERSONAL
 
 
-@pytest.mark.xfail(reason="a state does not remember a withdrawal of everything for purposes that come later")
-def test_an_older_grant_for_a_purpose_that_came_after_a_withdrawal_of_everything_is_out_of_date(keys: Keys) -> None:
+def test_a_withdrawal_of_everything_holds_for_a_purpose_that_comes_after_it(keys: Keys) -> None:
     index = StateIndex()
     carried_out(keys, index, change(0, ERIKA, OFF, BEGAN + 3), of=tenants("[acme]"))
-    result = carried_out(keys, index, change(1, ERIKA, {"advice": {"open": PSEUDONYMOUS}}, BEGAN + 1))
-    assert effects(result) == ["out_of_date"]
+    advice = {"advice": {"open": PSEUDONYMOUS}}
+    for offset, (at, effect) in enumerate(((1, "out_of_date"), (3, "out_of_date"), (4, "raised")), 1):
+        assert effects(carried_out(keys, index, change(offset, ERIKA, advice, BEGAN + at))) == [effect]
+    assert modes(index, ERIKA)["advice", "open"] is PSEUDONYMOUS
+    carried_out(keys, index, change(4, ERIKA, OFF, BEGAN + 5))
+    assert modes(index, ERIKA)["advice", "open"] is OFF
 
 
 # --- receipts ---

@@ -75,11 +75,13 @@ class Cell:
     def mode(self) -> Mode:
         return self.effective[-1][0]
 
-    def decide(self, mode: Mode, at: int) -> None:
-        """The newest decision wins, of two of the same time the lower one; else it changes nothing."""
+    def decide(self, mode: Mode, at: int) -> bool:
+        """The newest decision wins, of two of the same time the lower one; else it changes nothing, and says so."""
         known, decided = self.effective[-1]
         if at > decided or (at == decided and mode < known):
             self.effective.append((mode, at))
+            return True
+        return False
 
     def since(self, level: Mode) -> int | None:
         """From when on a level has held without a break."""
@@ -107,7 +109,14 @@ class World:
         """Every pseudonym that was ever withdrawn."""
 
     def cell(self, who: int, purpose: str, kind: str) -> Cell:
-        return self.cells.setdefault((who, purpose, kind), Cell())
+        """What is known; for a purpose that she has not decided on, what she last decided for everything."""
+        of_all = self.cells.get((who, "*", kind), Cell())
+        return self.cells.get((who, purpose, kind)) or Cell(list(of_all.effective))
+
+    def decide(self, who: int, purpose: str, kind: str, mode: Mode, at: int) -> None:
+        cell = self.cell(who, purpose, kind)
+        if cell.decide(mode, at):
+            self.cells[who, purpose, kind] = cell
 
     # --- intake ---
 
@@ -182,15 +191,15 @@ class World:
         """The model's turn."""
         if asked.modes is not None:
             for (purpose, kind), mode in asked.modes.items():
-                self.cell(asked.who, purpose, kind).decide(mode, asked.at)
+                self.decide(asked.who, purpose, kind, mode, asked.at)
             return
         assert asked.everything is not None
         # A purpose that the tenant gave up is lowered too where she has ever decided on it.
         held = {name for (who, name, _), cell in self.cells.items() if who == asked.who and len(cell.effective) > 1}
-        for purpose in {*self.tenants["acme"].purposes, *held}:
+        for purpose in {*self.tenants["acme"].purposes, *held, "*"}:
             for kind in KINDS:
-                cell = self.cell(asked.who, purpose, kind)
-                cell.decide(min(asked.everything, cell.mode), asked.at)
+                lowered = min(asked.everything, self.cell(asked.who, purpose, kind).mode)
+                self.decide(asked.who, purpose, kind, lowered, asked.at)
 
     # --- what has to hold ---
 
@@ -205,7 +214,8 @@ class World:
                 for kind in KINDS:
                     cell = self.cell(who, purpose, kind)
                     consent = known.purposes.get(purpose, {}).get(kind)
-                    assert (consent.mode if consent else ANONYMOUS) is cell.mode
+                    if consent is not None:
+                        assert consent.mode is cell.mode
                     salts = consent.salts if consent else ()
                     own = {pseudonymizer.pseudonym(salt.value, recipient) for salt in salts}
                     assert len(own) == len(salts)
