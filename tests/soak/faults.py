@@ -26,6 +26,7 @@ from tests.proxy import Exchange, Fault, Proxy
 from tests.soak.fleet import Fleet
 
 READY_SECONDS, WHOLE_SECONDS, MET_SECONDS = 240.0, 240.0, 300.0
+STALL_SECONDS = 60.0
 MOST_MET = 12  # requests that one fault of a store is done to
 LED = (topics.EVENTS, topics.CHANGES, topics.STATE, topics.PREFERENCES, topics.RECEIPTS, "__consumer_offsets")
 
@@ -196,18 +197,23 @@ def _until(system: System, chance: random.Random, fault: Fault, met: Callable[[]
 
 
 def store_stalls(system: System, chance: random.Random) -> str:
-    """Whatever is asked within a minute is asked of the store at the end of it, whoever still waits."""
-    seconds, counted = 60.0, _Counted(network.passed_on)
-    end = time.monotonic() + seconds
+    """For a minute from the first request on, nothing is passed on; then all of it is, whoever still waits for it."""
+    counted, ends = _Counted(network.passed_on), list[float]()
 
     def stalled(exchange: Exchange) -> None:
-        time.sleep(max(0.0, end - time.monotonic()))
+        ends.append(time.monotonic() + STALL_SECONDS)
+        time.sleep(max(0.0, ends[0] - time.monotonic()))
         counted(exchange)
 
     with _some_store(system, chance) as (store, proxy):
-        end = time.monotonic() + seconds
-        _for(seconds, proxy, stalled)
-    return f"{store}: no answer for {seconds:.0f} s; {counted.met} requests waited, {counted.writes} of them writes"
+        began = time.monotonic()
+        proxy.fault = stalled
+        while time.monotonic() < (ends[0] if ends else began + MET_SECONDS):
+            time.sleep(0.1)
+        proxy.fault = None
+    if not ends:
+        raise TimeoutError(f"{store} was asked nothing within {MET_SECONDS:.0f} s")
+    return f"{store}: no answer for {STALL_SECONDS:.0f} s; {len(ends)} requests waited"
 
 
 class _Counted:
