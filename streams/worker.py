@@ -248,6 +248,8 @@ class Worker:
                 metrics.lag.labels(topic, number).set(self.lag(topic, number) + len(buffer.records))
             metrics.known.labels(number).set(len(partition.state))
             metrics.remembered.labels(number).set(len(partition.seen))
+            if partition.progress.state != "running":  # one that loads has nothing to move, however long it takes
+                continue
             stood = standing.seconds(number, partition, partition.events.position, now)
             behind = self.lag(EVENTS, number) and partition.wants(EVENTS)
             if behind and not self.resources.waits.now and stood > STALLED_SECONDS:

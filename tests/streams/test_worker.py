@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from streams.worker import Standing
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from streams.errors import LostLog
+from streams.partition import Partition
+from streams.settings import Settings
+from streams.state import StateIndex
+from streams.worker import STALLED_SECONDS, Standing, Worker
 
 
-def test_a_partition_that_comes_back_has_not_stood_still_while_others_had_it() -> None:
-    standing, first, again = Standing(), object(), object()
-    assert standing.seconds(3, first, 500, now=10.0) == 0
-    assert standing.seconds(3, first, 500, now=40.0) == 30
-    assert standing.seconds(3, again, 500, now=110.0) == 0, "taken anew, at the same position"
-    assert standing.seconds(3, again, 500, now=175.0) == 65
-    assert standing.seconds(3, again, 501, now=180.0) == 0, "it moved"
-    assert standing.seconds(4, again, 501, now=300.0) == 0, "another one"
+def test_only_a_partition_that_runs_and_has_been_here_for_so_long_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, standing, clock = Worker(Settings()), Standing(), [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    consumer: Any = SimpleNamespace(behind=lambda _: 700)  # the log has more, and nothing of it comes
+    worker.app = SimpleNamespace(consumer=consumer)  # type: ignore[assignment]
+
+    def look(later: float) -> None:
+        clock[0] += later
+        worker._measure(standing)
+
+    def taken() -> Partition:
+        worker.partitions[3] = partition = Partition(3, worker.resources, None, StateIndex())  # type: ignore[arg-type]
+        return partition
+
+    first = taken()
+    look(0)
+    look(10 * STALLED_SECONDS)  # it still loads
+    first.progress.state = "running"
+    look(1)
+    look(STALLED_SECONDS - 1)
+    again = taken()  # others had it meanwhile; at the same position
+    again.progress.state = "running"
+    look(STALLED_SECONDS)
+    look(STALLED_SECONDS - 1)
+    with pytest.raises(LostLog, match="moves no more"):
+        look(2)
