@@ -284,7 +284,11 @@ _MAPPINGS_THAT_GO = f"pseudonym IN (SELECT pseudonym FROM removals WHERE {_THIS_
 # What intake forwards twice it has read twice: tracking.preferences keeps a record for seven days.
 _LATELY = "at > now64(3) - INTERVAL 14 DAY"
 # Rows of this claim and of later ones are nobody's that this claim withdraws: their salts came after it.
-_ROWS_THAT_GO = f"{_MAPPINGS_THAT_GO} AND (incarnation < {{incarnation:UInt32}} OR claim < {{claim:UInt64}})"
+# All of her rows lie in this partition: others' are not looked through.
+_ROWS_THAT_GO = (
+    f"{_MAPPINGS_THAT_GO} AND partition = {{partition:UInt16}} "
+    "AND (incarnation < {incarnation:UInt32} OR claim < {claim:UInt64})"
+)
 
 
 def _names(claim: Claim) -> dict[str, int]:

@@ -85,7 +85,7 @@ GRANTS: tuple[Grant, ...] = (
     # worker: writes both stores; reads its own chain, and no person.
     *_on(_A, Role.WORKER, "INSERT", "ingest", "claims", "removals", "mailings", "incarnations"),
     *_on(_A, Role.WORKER, "SELECT", "claims", "removals", "mailings", "incarnations", "outcomes", "seen", "settings"),
-    Grant(_A, Role.WORKER, "SELECT", "engagement", _COUNTED_BY),
+    Grant(_A, Role.WORKER, "SELECT", "engagement", (*_COUNTED_BY, "partition")),
     *_on(_A, Role.WORKER, "ALTER DELETE", "engagement"),
     *_on(_I, Role.WORKER, "INSERT", "recipients", "consents", "requests", "receipts", "removals"),
     *_on(_I, Role.WORKER, "SELECT", "requests", "receipts", "removals"),

@@ -38,6 +38,7 @@ CREATE TABLE ingest
 ENGINE = Null;
 
 -- Pseudonymous rows: only of recipients who agreed. The pseudonym is never in ORDER BY: what is sorted can be searched.
+-- A recipient's rows all lie in the partition of her key, so that a withdrawal looks through that one (decision 0013).
 CREATE TABLE engagement
 (
     incarnation UInt32,
@@ -55,7 +56,7 @@ CREATE TABLE engagement
     key_version UInt16,
     expires Date
 )
-ENGINE = MergeTree ORDER BY (tenant, purpose, mailing, kind, occurred) TTL expires
+ENGINE = MergeTree PARTITION BY partition ORDER BY (tenant, purpose, mailing, kind, occurred) TTL expires
 SETTINGS non_replicated_deduplication_window = 100000, fsync_after_insert = 1, fsync_part_directory = 1,
     auto_statistics_types = '', old_parts_lifetime = 60;
 

@@ -54,7 +54,7 @@ MAY_READ: dict[tuple[Store, Role], dict[str, set[str] | None]] = {
     (Store.ANALYTICS, Role.RIGHTS): {"engagement": None},
     (Store.ANALYTICS, Role.WORKER): {
         **dict.fromkeys(("claims", "removals", "mailings", "incarnations", "outcomes", "seen", "settings")),
-        "engagement": COUNTED_BY,
+        "engagement": COUNTED_BY | {"partition"},
     },
     (Store.IDENTITY, Role.RIGHTS): dict.fromkeys(("recipients", "consents", "requests", "receipts")),
     (Store.IDENTITY, Role.WORKER): {
