@@ -14,10 +14,11 @@ from statistics import median
 from typing import Any
 
 from benchmarks.compare.contestants import CONTESTANTS
+from benchmarks.results import between
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "compare.jsonl"
-PAGE, PLOT = ROOT / "docs" / "speed.md", ROOT / "docs" / "speed.svg"
+README, PAGE, PLOT = ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "speed.svg"
 BEGIN, END = "<!-- compare: begin, written by make bench-compare -->", "<!-- compare: end -->"
 VARIANTS = {"work": "The same work", "inserts": "The same work, and the inserts into both stores"}
 TITLES = {"work": "the same work", "inserts": "with inserts"}
@@ -110,6 +111,24 @@ def _row(lines: Lines, variant: str, label: str, found: Lines) -> list[str]:
     ]
 
 
+def summary(lines: Lines) -> str:
+    """The README's table: medians, a line a contestant, whoever is disqualified left out."""
+    facts = lines[0]["facts"]
+    rows = [
+        ["", "events/s", "CPU µs an event", "with inserts: events/s", "CPU µs an event", "times Faust"],
+        ["---", *["--:"] * 5],
+    ]
+    for who in CONTESTANTS:
+        row, found = [who.label], []
+        for variant in VARIANTS:
+            found = runs(lines, variant, who.name)
+            right = found and not any(one["wrong"] for one in found)
+            row += [f"{_median(found, 'rate'):,.0f}", f"{_median(found, 'cpu_us'):.1f}"] if right else ["", ""]
+        rows.append([*row, _ratio(lines, "inserts", found, "faust", "rate")])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{table}\n\nMeasured {facts['when']} on {facts['cores']} cores; medians of {facts['rounds']} rounds."
+
+
 def _median(found: Lines, name: str) -> float:
     return float(median(one[name] for one in found))
 
@@ -170,13 +189,14 @@ def plot(lines: Lines, path: Path) -> None:
 
 
 def write(results: Path) -> None:
-    """Put tables and plot where the page has them."""
+    """Put tables and plot where the pages have them."""
     lines = read(results)
     page = PAGE.read_text()
-    between = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-    if not between.search(page):
+    marked = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    if not marked.search(page):
         raise SystemExit(f"{PAGE} lacks its two marks")
-    PAGE.write_text(between.sub(lambda _: f"{BEGIN}\n\n{tables(lines)}\n\n{END}", page))
+    PAGE.write_text(marked.sub(lambda _: f"{BEGIN}\n\n{tables(lines)}\n\n{END}", page))
+    between(README, "speed", summary(lines))
     plot(lines, PLOT)
 
 
