@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import math
 import threading
@@ -28,7 +29,7 @@ from streams.logs import OURS
 from streams.status import TERMS
 from streams.stores import Role, Store
 from tests import reference
-from tests.lock import Lock, now_ms
+from tests.lock import Lock, now_ms, preference
 from tests.proxy import Proxy
 from tests.soak.faults import Done, System, carry_out, schedule
 from tests.soak.fleet import Fleet, clock
@@ -221,7 +222,8 @@ def _play(outcome: Outcome, system: System, pool: ThreadPoolExecutor, tell: Call
         )
         pool.submit(_look_on, lock, over, tell)
         lock.until(lambda: lock.status()["received"], 600, "the workers to begin")
-        told = sent.messages  # before any worker was ready: the faults fall into the rest
+        _until_compacted(lock)
+        told = sent.messages  # so far all is calm: the faults fall into the rest
 
         def age() -> float:
             share = (sent.messages - told) / (scale.seconds / every - told)
@@ -251,6 +253,20 @@ def _compact(lock: Lock) -> None:
     with admin(lock.stack.broker_address, "hurrying the cleaners") as client:
         for number in range(1, BROKERS + 1):
             client.alter_configs([ConfigResource(ConfigResourceType.BROKER, str(number), CLEANING)])
+
+
+def _until_compacted(lock: Lock) -> None:
+    """Some recipients change their minds again and again until the cleaners have taken what they said before out.
+
+    So whoever takes a partition over, all through the faults, loads a state that was compacted.
+    """
+    until = time.monotonic() + 300
+    who = [f"wavering.{number}@example.com" for number in range(10 * lock.partitions)]
+    for mode in itertools.cycle(("personal", "anonymous")):
+        lock.send([preference("acme", one, {"engagement": {"open": mode}}) for one in who])
+        time.sleep(2)  # longer than a segment of tracking.state is written to
+        if _removed_by_compaction(lock) or time.monotonic() > until:
+            return
 
 
 def _removed_by_compaction(lock: Lock) -> int:
