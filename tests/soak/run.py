@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import json
 import math
 import threading
 import time
@@ -18,35 +15,28 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kafka import TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType
-
 from deploy.embedded.stack import Stack
-from streams import topics
-from streams.broker import admin, log_ends, read_all
-from streams.errors import BrokerError, StoreUnavailable
-from streams.logs import OURS
-from streams.status import TERMS
-from streams.stores import Role, Store
+from streams.stores import Store
 from tests import reference
-from tests.lock import Lock, now_ms, preference
+from tests.lock import Lock, now_ms
 from tests.proxy import Proxy
 from tests.soak.faults import Done, System, carry_out, schedule
 from tests.soak.fleet import Fleet, clock
+from tests.soak.looks import (
+    DAY_SECONDS,
+    compact,
+    figures,
+    listen,
+    look_on,
+    removed_by_compaction,
+    settle,
+    until_compacted,
+)
 from tests.soak.sending import Sent, send
 from tests.story import AGENTS, TENANTS, Story
 
-BROKERS, DAY_SECONDS, WATCH_SECONDS = 3, 86_400, 5.0
+BROKERS, WATCH_SECONDS = 3, 5.0
 CLOCKS = (DAY_SECONDS, -DAY_SECONDS)  # of the first two workers; the others' are right
-# tracking.state is compacted as fast as Kafka can, not after a day.
-COMPACTED = {
-    "segment.ms": "1000",
-    "min.compaction.lag.ms": "0",
-    "max.compaction.lag.ms": "1000",
-    "min.cleanable.dirty.ratio": "0.01",
-}
-CLEANING = {"log.cleaner.backoff.ms": "1000"}
-FOLLOWED = (topics.PREFERENCES, topics.MAILINGS, topics.CHANGES, topics.EVENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,22 +152,22 @@ def soak(seed: int, scale: Scale, directory: Path, tell: Callable[[str], None]) 
         outcome.figures = _play(outcome, System(lock, fleet, proxies, scale.session), pool, tell)
         calm = time.monotonic()
         tell("all is said and done to it; waiting until everything is carried out")
-        if behind := _settle(lock, scale.settle):
+        if behind := settle(lock, scale.settle):
             outcome.missing.append(f"after {scale.settle:.0f} s of calm {behind} records were still not carried out")
         settled = time.monotonic()
-        removed = _removed_by_compaction(lock)
+        removed = removed_by_compaction(lock)
         fleet.close()
         for slot in fleet.slots:
             fleet.leave(slot.worker)
         tap.stop(300)
         outcome.ended, outcome.exits = fleet.ended, fleet.exits
-        _listen(lock, outcome)
+        outcome.said, outcome.clocks = listen(lock)
         _missing(outcome, removed)
         tell("comparing")
         outcome.comparison = _compare(lock, directory)
         outcome.after_receipts = watch.after_receipts(outcome.comparison.expected)
         outcome.figures |= {
-            **_figures(lock),
+            **figures(lock),
             "looks at both stores for what outlives its receipt": watch.looks - watch.failed,
             "records that compaction has taken out of tracking.state": removed,
             "seconds of faults": round(calm - began),
@@ -199,7 +189,7 @@ def _started(directory: Path, scale: Scale) -> Iterator[tuple[ThreadPoolExecutor
             lock.environment["SCHLEUSE_BATCH_SECONDS"] = str(scale.batch)
             lock.environment["SCHLEUSE_SESSION_TIMEOUT_SECONDS"] = str(scale.session)
             with lock:
-                _compact(lock)
+                compact(lock)
                 tap = reference.Tap(stack.broker_address, directory / "tap", reference.TOPICS)
                 tap.start()
                 try:
@@ -220,9 +210,9 @@ def _play(outcome: Outcome, system: System, pool: ThreadPoolExecutor, tell: Call
         sending = pool.submit(
             lambda: asyncio.run(send(lock.stack.broker_address, scale.partitions, story.messages(), every, sent, over))
         )
-        pool.submit(_look_on, lock, over, tell)
+        pool.submit(look_on, lock, over, tell)
         lock.until(lambda: lock.status()["received"], 600, "the workers to begin")
-        _until_compacted(lock)
+        until_compacted(lock)
         told = sent.messages  # so far all is calm: the faults fall into the rest
 
         def age() -> float:
@@ -245,105 +235,6 @@ def _environments(directory: Path, workers: int, through: dict[str, str], outcom
         {**through, "LD_PRELOAD": str(library), "CLOCK_SHIFT_SECONDS": str(shift)} if shift and library else through
         for shift in shifts
     ]
-
-
-def _compact(lock: Lock) -> None:
-    changes = tuple((name, "", value) for name, value in COMPACTED.items())
-    topics.alter(lock.settings, [topics.Alter(topics.STATE, changes)])
-    with admin(lock.stack.broker_address, "hurrying the cleaners") as client:
-        for number in range(1, BROKERS + 1):
-            client.alter_configs([ConfigResource(ConfigResourceType.BROKER, str(number), CLEANING)])
-
-
-def _until_compacted(lock: Lock) -> None:
-    """Some recipients change their minds again and again until the cleaners have taken what they said before out.
-
-    So whoever takes a partition over, all through the faults, loads a state that was compacted.
-    """
-    until = time.monotonic() + 300
-    who = [f"wavering.{number}@example.com" for number in range(10 * lock.partitions)]
-    for mode in itertools.cycle(("personal", "anonymous")):
-        lock.send([preference("acme", one, {"engagement": {"open": mode}}) for one in who])
-        time.sleep(2)  # longer than a segment of tracking.state is written to
-        if _removed_by_compaction(lock) or time.monotonic() > until:
-            return
-
-
-def _removed_by_compaction(lock: Lock) -> int:
-    """How many records of tracking.state are not in its log any more."""
-    kept = sum(1 for _ in read_all(lock.stack.broker_address, topics.STATE))
-    return sum(log_ends(lock.stack.broker_address, topics.STATE).values()) - kept
-
-
-def _behind(lock: Lock) -> int:
-    """Records that the workers have not committed as carried out, in the order that makes 0 mean: none."""
-    behind = 0
-    for name in FOLLOWED:
-        ends = {TopicPartition(name, p): end for p, end in log_ends(lock.stack.broker_address, name).items()}
-        with admin(lock.stack.broker_address, "asking what is committed") as client:
-            group = lock.settings.group
-            found = client.list_group_offsets({group: list(ends)}).get(group, {})
-        behind += sum(end - max(0, found[tp].offset if tp in found else 0) for tp, end in ends.items())
-    return behind
-
-
-def _settle(lock: Lock, seconds: float) -> int:
-    """Wait until nothing is behind, at most so long; what is behind then."""
-    until, behind = time.monotonic() + seconds, -1
-    while behind and time.monotonic() < until:
-        time.sleep(0.5)
-        with contextlib.suppress(BrokerError):
-            behind = _behind(lock)
-    return behind
-
-
-def _look_on(lock: Lock, over: threading.Event, tell: Callable[[str], None]) -> None:
-    began = time.monotonic()
-    while not over.wait(30):
-        try:
-            said = lock.status()
-            lag = sum(line["lag"] or 0 for line in said["partitions"])
-            tell(f"{time.monotonic() - began:6.0f} s  {said['received']:,} received, {lag:,} to go")
-        except (BrokerError, StoreUnavailable) as error:
-            tell(f"{time.monotonic() - began:6.0f} s  {error}")
-
-
-def _listen(lock: Lock, outcome: Outcome) -> None:
-    """What the workers said, by the event of the line; and how far off their clocks were, by their lines' times."""
-    for worker in lock.workers:
-        last = ""
-        for line in worker.text().splitlines():
-            try:
-                said = json.loads(line)
-            except ValueError:
-                continue
-            if str(said.get("logger")).startswith(OURS):
-                outcome.said[str(said["event"])] += 1
-            last = said.get("timestamp", last)
-        if last:
-            off = datetime.fromisoformat(last).timestamp() - worker.log.stat().st_mtime
-            outcome.clocks[f"{round(off / DAY_SECONDS):+d} days"] += 1
-
-
-def _figures(lock: Lock) -> dict[str, Any]:
-    said = lock.status()
-    chain = (
-        "SELECT kind = 'events', count(), uniqExact(worker), max(last - first + 1) FROM claims GROUP BY 1 ORDER BY 1"
-    )
-    moved = """
-        SELECT countIf(worker != before AND before != '') FROM
-        (SELECT worker, lagInFrame(worker) OVER (PARTITION BY partition ORDER BY number
-            ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before FROM claims)"""
-    found: dict[str, Any] = {
-        f"received = counted + off + duplicates + rejected ({'adds up' if said['adds_up'] else 'DOES NOT ADD UP'})": (
-            f"{said['received']:,} = " + " + ".join(f"{said[term]:,}" for term in TERMS[1:])
-        )
-    }
-    for events, claims, workers, longest in lock.rows(Store.ANALYTICS, chain, Role.OPERATOR):
-        name = "events" if events else "changes"
-        found[f"claims of {name}"] = f"{claims:,}, the longest of {longest:,} records, by {workers} workers"
-    found["times a partition went on under another worker"] = lock.rows(Store.ANALYTICS, moved, Role.OPERATOR)[0][0]
-    return found
 
 
 def _missing(outcome: Outcome, removed: int) -> None:
