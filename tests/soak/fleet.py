@@ -120,4 +120,4 @@ def last_words(worker: WorkerProcess) -> str:
             continue
         if str(said.get("event", "")).startswith("worker ends"):
             return str(said.get("reason") or said.get("error") or said["event"])
-    return "(said nothing)"
+    return "(said nothing: it was killed, or did not stop within the worker's own 25 s)"
