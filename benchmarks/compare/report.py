@@ -126,7 +126,11 @@ def summary(lines: Lines) -> str:
             row += [f"{_median(found, 'rate'):,.0f}", f"{_median(found, 'cpu_us'):.1f}"] if right else ["", ""]
         rows.append([*row, _ratio(lines, "inserts", found, "faust", "rate")])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{table}\n\nMeasured {facts['when']} on {facts['cores']} cores; medians of {facts['rounds']} rounds."
+    said = f"Measured {facts['when']} on {facts['cores']} cores; medians of {facts['rounds']} rounds."
+    if lock := runs(lines, "inserts", "lock"):
+        steady = median(one["between_batches"] or one["rate"] for one in lock)
+        said += f" The whole lock, start and last wait left out: {steady:,.0f} events/s."
+    return f"{table}\n\n{said}"
 
 
 def _median(found: Lines, name: str) -> float:
