@@ -232,7 +232,7 @@ class Story:
         for partition, claim, of, rows in self._by_claim("consents", "preference_id"):
             _, where, offset = of.split(":")
             value = self._readers["preferences"].values[int(where), int(offset)]
-            times, rest = divmod(rows, 4 if value["purposes"] == "*" else 2)
+            times, rest = divmod(rows, 6 if value["purposes"] == "*" else 2)  # two purposes and those to come
             assert rest == 0
             records[partition, claim] += times
         runs = "SELECT partition, number, last - first + 1 FROM claims WHERE kind = 'changes'"
