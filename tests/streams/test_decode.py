@@ -13,17 +13,10 @@ from hypothesis import strategies as st
 
 from streams.decode import SCHEMA, decode, read_event
 from streams.errors import BadRow, Reason
+from tests.fuzz.samples import OPEN
 
 NOW = int(datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp() * 1000)
 DAY = 86_400_000
-OPEN: dict[str, Any] = {
-    "event_id": "01JD8Z7V1K3TQ0V9H6Y2M4C8RA",
-    "kind": "open",
-    "tenant": "acme",
-    "mailing": "2026-11-herbst",
-    "recipient": "erika@example.com",
-    "occurred_at": "2026-11-23T09:14:05.120Z",
-}
 CLICK = OPEN | {
     "kind": "click",
     "link": "hero",
