@@ -34,6 +34,8 @@ import numpy as np
 
 SALTS_A_COLUMN = 40
 """So many different values of every column are tried as salts: who salts by row is caught by any of them."""
+SHORTEST = 8
+"""Bytes that mean something when they are found: `bo7` stands somewhere in megabytes of ciphertext by chance."""
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(64 - 25)
 _UNKEYED = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "sha3_256", "blake2b", "blake2s")
@@ -122,7 +124,8 @@ class Attack:
             local = name.partition("@")[0]
             for raw in (name.encode(), local.encode(), name.encode("utf-16-le"), name.encode("utf-16-be")):
                 packed = [raw, raw.hex().encode(), raw[::-1], base64.b64encode(raw)[:-4], base64.b32encode(raw)[:-8]]
-                points[number] += sum(piece.lower() in blob for piece in packed for blob in blobs)
+                pieces = {piece.lower() for piece in packed if len(piece) >= SHORTEST}
+                points[number] += sum(piece in blob for piece in pieces for blob in blobs)
         return points
 
     def _spellings(self, name: str) -> Iterator[bytes]:

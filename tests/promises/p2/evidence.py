@@ -64,14 +64,14 @@ class Evidence:
     passwords: dict[str, str]
     pairs: list[Pair]
     seed: int
-    fed: bytes = b""
+    fed: list[bytes] = field(default_factory=list, repr=False)
     identity: Dump = field(default_factory=lambda: Dump({}, {}, {}), repr=False)
     analytics: Dump = field(default_factory=lambda: Dump({}, {}, {}), repr=False)
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
     told: dict[str, bytes] = field(default_factory=dict, repr=False)
     topics: dict[str, list[Any]] = field(default_factory=dict, repr=False)
     misrouted: bytes = b""
-    refused: int = 0
+    refused: list[int] = field(default_factory=list)
 
     def words(self) -> dict[str, str]:
         """All that must not be found, by name."""
@@ -115,15 +115,18 @@ class Collector:
         return said
 
     def feed(self, lines: list[str], *options: str, refused: int = 0) -> int:
-        """Feed lines from a file that is no part of the evidence; how many were sent. So many have to be refused."""
+        """Feed lines from a file that is no part of the evidence; how many were sent. So many have to be refused.
+
+        Several may run at once: what is kept is appended, since `+=` would lose what another thread added meanwhile.
+        """
         path = self.scratch / f"feed-{next(self._number)}.ndjson"
         path.write_text("".join(f"{line}\n" for line in lines))
-        self.found.fed += path.read_bytes()
+        self.found.fed.append(path.read_bytes())
         said = self.run("feed", *options, "--json", str(path), code=1 if refused else 0)
         account = json.loads(said[said.index("{") : said.rindex("}") + 1])
         assert (account["sent"], account["refused"]) == (len(lines) - refused, refused), said
         assert said.count(f"{path.name}:") >= refused, "what is refused is told by file and line"
-        self.found.refused += refused
+        self.found.refused.append(refused)
         return int(account["sent"])
 
     def choices(self) -> int:

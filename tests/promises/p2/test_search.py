@@ -55,7 +55,7 @@ def test_the_search_finds_every_encoding_at_every_offset() -> None:
 def test_the_search_finds_them_where_they_were_put(evidence: Evidence) -> None:
     """Everybody was fed in every form that the search claims to know, and is on the topic: so it would be found."""
     search = Search(evidence.words(), FEEDS)
-    fed = {(canary, how) for _, canary, how in search.found({"fed": evidence.fed})}
+    fed = {(canary, how) for _, canary, how in search.found({"fed": b"".join(evidence.fed)})}
     for who in evidence.canaries:
         if who.mode == "withdrawn":
             continue
@@ -67,7 +67,7 @@ def test_the_search_finds_them_where_they_were_put(evidence: Evidence) -> None:
     assert {canary for _, canary, _ in search.found({"sent": sent})} == set(evidence.words())
     for feed in FEEDS:
         assert {who.mode for who in evidence.canaries if who.feed == feed} >= set(MODES)
-    assert evidence.refused > 200
+    assert sum(evidence.refused) > 200
 
 
 # --- what the key ring opens ---
