@@ -29,18 +29,22 @@ Needs faust-streaming 0.15.3 exactly: `_getmany`, `_to_message`, `_new_offset`, 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import faust
+import structlog
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams.errors import ChainStopped, LostLog
+
+log = structlog.get_logger("schleuse.transport")
 
 
 class Record(Protocol):
@@ -146,8 +150,13 @@ def fetch_batches() -> None:
 
     For the worker's process only: a consumer that expects ConsumerRecords must live elsewhere. 1.0 of the 2.6 us that
     aiokafka spends on fetching a record go into building that object (benchmarks/).
+
+    And tell the collector of cycles to look seldom: records and what is made of them hold each other in no cycles, and
+    hundreds of thousands are alive at a time. Looking through them, over and over, costs more than fetching them.
     """
     fetcher.PartitionRecords._unpack_records = _unpack_batches
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
 
 
 def flatten(batches: list[list[Record]]) -> list[Record]:
@@ -403,12 +412,20 @@ class ChunkApp(faust.App):  # type: ignore[misc]  # Faust ships no types
 
     async def stop(self) -> None:
         """Stop; a broker that does not answer or a thread that does not end must not keep the process (I7)."""
-        killer = threading.Timer(self.stop_seconds, os._exit, (1,))
+        killer = threading.Timer(self.stop_seconds, self._end_process)
         killer.daemon = True
         killer.start()
         self.consumer._open = None
         await self.owner.drain(ChunkConsumer.drain_seconds)
         await super().stop()  # the timer goes on: a thread that does not end would keep the interpreter from leaving
+
+    def _end_process(self) -> None:
+        log.critical(
+            "worker did not stop in time: its process ends now, with 1. Nothing is lost: the next owner carries "
+            "out again what this one had not finished",
+            seconds=self.stop_seconds,
+        )
+        os._exit(1)
 
 
 def co_partitioned(partitions: Mapping[str, frozenset[int]], topics: tuple[str, ...]) -> frozenset[int]:

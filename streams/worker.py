@@ -9,7 +9,6 @@ batches are built in one thread, stores are waited for in others; a small web se
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import time
@@ -345,10 +344,6 @@ def run(settings: Settings) -> int:
     """Run a worker in this process until it is told to stop; the exit code. Raises SchleuseError before it began."""
     worker = Worker(settings)
     worker.open()
-    # Records and what is made of them hold each other in no cycles, and hundreds of thousands are alive at a time:
-    # looking through them for cycles, over and over, costs more than fetching them.
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 100)
     try:
         return asyncio.run(worker.run())
     finally:
