@@ -34,6 +34,8 @@ class KeyKind(StrEnum):
     """Seals the proofs of consent of one tenant in the ledger: they say what a sender wrote, an address perhaps."""
     STUB = "stub"
     """Hashes the key of an erased recipient, under which a stub without her address stays in the state."""
+    AUDIT = "audit"
+    """Authenticates the lines of the audit trail: who has the store and not the ring cannot write one."""
 
 
 def encode(*parts: bytes) -> bytes:

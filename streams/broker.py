@@ -7,7 +7,7 @@ being done and the type of the error.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -88,23 +88,48 @@ def read_all(broker: str, topic: str) -> Iterator[Any]:
     caller may NOT assume an order between partitions. Raises BrokerError, also when there is no such topic.
     """
     with _consumer(broker, f"reading {topic}") as consumer:
-        partitions = _partitions(consumer, broker, topic)
-        consumer.assign(partitions)
-        begins = consumer.beginning_offsets(partitions)
-        for tp in partitions:
-            consumer.seek(tp, begins[tp])
-        last = _ends(consumer, partitions)
-        for tp in partitions:
-            consumer.seek(tp, begins[tp])
-        waiting = {tp for tp in partitions if begins[tp] < last[tp]}
-        quiet = time.monotonic()
-        while waiting:
-            for tp, records in consumer.poll(timeout_ms=200, max_records=5000).items():
-                quiet = time.monotonic()
-                yield from (record for record in records if record.offset < last[tp])
-            waiting = {tp for tp in waiting if consumer.position(tp) < last[tp]}
-            if time.monotonic() - quiet > QUIET_SECONDS:
-                raise BrokerError(f"Kafka at {broker} stopped giving records of {topic}")
+        yield from _read(consumer, broker, _partitions(consumer, broker, topic))
+
+
+def read_keys(broker: str, topic: str, partition: int, keys: Collection[bytes]) -> Iterator[Any]:
+    """The records under some keys that lay in one partition of `topic` when it was asked, in offset order.
+
+    The whole partition is read, and no other record of it is kept. Raises BrokerError, also when there is no such
+    partition.
+    """
+    wanted = frozenset(keys)
+    with _consumer(broker, f"reading {topic}") as consumer:
+        here = [tp for tp in _partitions(consumer, broker, topic) if tp.partition == partition]
+        if not here:
+            raise BrokerError(f"Kafka at {broker} has no partition {partition} of {topic}")
+        yield from (record for record in _read(consumer, broker, here) if record.key in wanted)
+
+
+def _read(consumer: KafkaConsumer, broker: str, partitions: Sequence[TopicPartition]) -> Iterator[Any]:
+    """All records of some partitions of one topic, up to their ends as they are now."""
+    topic = partitions[0].topic
+    consumer.assign(partitions)
+    begins = consumer.beginning_offsets(partitions)
+    for tp in partitions:
+        consumer.seek(tp, begins[tp])
+    last = _ends(consumer, partitions)
+    for tp in partitions:
+        consumer.seek(tp, begins[tp])
+    waiting = {tp for tp in partitions if begins[tp] < last[tp]}
+    quiet = time.monotonic()
+    while waiting:
+        for tp, records in consumer.poll(timeout_ms=200, max_records=5000).items():
+            quiet = time.monotonic()
+            yield from (record for record in records if record.offset < last[tp])
+        waiting = {tp for tp in waiting if consumer.position(tp) < last[tp]}
+        if time.monotonic() - quiet > QUIET_SECONDS:
+            raise BrokerError(f"Kafka at {broker} stopped giving records of {topic}")
+
+
+def partition_count(broker: str, topic: str) -> int:
+    """How many partitions the topic has. Raises BrokerError, also when there is no such topic."""
+    with _consumer(broker, f"asking for the partitions of {topic}") as consumer:
+        return len(_partitions(consumer, broker, topic))
 
 
 def log_ends(broker: str, topic: str) -> dict[int, int]:

@@ -154,6 +154,11 @@ def _object(value: object, field: str, expected: str) -> dict[str, Any]:
     return value
 
 
+def is_plain_text(text: str) -> bool:
+    """Whether a text is free of control characters, of half surrogate pairs, and of addresses in any disguise."""
+    return not (_CONTROL.search(text) or _SURROGATE.search(text) or _holds_address(text))
+
+
 def _mode(value: object, field: str) -> Mode:
     if not isinstance(value, str):
         raise BadRow(Reason.WRONG_TYPE, field, "off, anonymous, pseudonymous or personal")

@@ -22,6 +22,7 @@ from deploy.embedded.stack import Stack
 from streams import settings as settings_module
 from streams.demo.send import send
 from streams.partitioner import message_key
+from streams.rights.desk import Desk
 from streams.status import status
 from streams.stores import Role, Store, connect
 from streams.totals import Total, totals
@@ -171,6 +172,11 @@ class Lock:
     def settings(self) -> settings_module.Settings:
         """The settings that the commands have."""
         return settings_module.load(self.stack.settings_file)
+
+    def desk(self, actor: str = "test") -> Desk:
+        """The rights desk, as soon as a worker has made the key ring. To be closed."""
+        self.until(self.settings.keyring_kek.exists, what="the key ring")
+        return Desk.open(self.settings, actor)
 
     def send(self, messages: Iterable[Message]) -> None:
         """Send, and wait until the broker has them."""

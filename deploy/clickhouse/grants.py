@@ -92,9 +92,11 @@ GRANTS: tuple[Grant, ...] = (
     Grant(_I, Role.WORKER, "SELECT", "recipients", _COUNTED_BY),
     Grant(_I, Role.WORKER, "SELECT", "consents", _LEDGER),
     *_on(_I, Role.WORKER, "ALTER DELETE", "recipients"),
-    # rights: the commands that answer one person about herself (access, erasure).
-    *_on(_I, Role.RIGHTS, "SELECT", "recipients", "consents", "requests", "receipts"),
-    *_on(_A, Role.RIGHTS, "SELECT", "engagement"),
+    # rights: the commands that answer one person about herself (access, erasure), and whoever has to prove it. Nobody
+    # changes or removes a line of the audit trail.
+    *_on(_I, Role.RIGHTS, "SELECT", "recipients", "consents", "requests", "receipts", "audit"),
+    *_on(_I, Role.RIGHTS, "INSERT", "audit"),
+    *_on(_A, Role.RIGHTS, "SELECT", "engagement", "settings"),
     *_on(_A, Role.RIGHTS, "ALTER DELETE", "engagement"),
     # operator: sums and positions, never a row about a person; nothing in the identity store.
     *_on(_A, Role.OPERATOR, "SELECT", "claims", "outcomes", "cells_hourly", "cells_unique", "mailings"),

@@ -51,12 +51,12 @@ MAY_READ: dict[tuple[Store, Role], dict[str, set[str] | None]] = {
     (Store.ANALYTICS, Role.OPERATOR): dict.fromkeys(
         ("claims", "outcomes", "cells_hourly", "cells_unique", "mailings", "settings", "incarnations")
     ),
-    (Store.ANALYTICS, Role.RIGHTS): {"engagement": None},
+    (Store.ANALYTICS, Role.RIGHTS): dict.fromkeys(("engagement", "settings")),
     (Store.ANALYTICS, Role.WORKER): {
         **dict.fromkeys(("claims", "removals", "mailings", "incarnations", "outcomes", "seen", "settings")),
         "engagement": COUNTED_BY | {"partition"},
     },
-    (Store.IDENTITY, Role.RIGHTS): dict.fromkeys(("recipients", "consents", "requests", "receipts")),
+    (Store.IDENTITY, Role.RIGHTS): dict.fromkeys(("recipients", "consents", "requests", "receipts", "audit")),
     (Store.IDENTITY, Role.WORKER): {
         **dict.fromkeys(("requests", "receipts", "removals")),
         "recipients": COUNTED_BY,
@@ -121,6 +121,9 @@ def test_who_counts_cannot_log_in_where_people_are(lock: Lock) -> None:
         (Store.IDENTITY, Role.WORKER, "SELECT count() FROM recipients WHERE sealed != ''"),
         (Store.IDENTITY, Role.WORKER, "SELECT count() FROM consents WHERE proof LIKE '%a%'"),
         (Store.IDENTITY, Role.RIGHTS, "INSERT INTO consents SELECT * FROM consents"),
+        (Store.IDENTITY, Role.RIGHTS, "DELETE FROM audit WHERE 1"),
+        (Store.IDENTITY, Role.RIGHTS, "ALTER TABLE audit UPDATE why = '' WHERE 1"),
+        (Store.IDENTITY, Role.WORKER, "SELECT count() FROM audit"),
         (Store.IDENTITY, Role.MIGRATIONS, "SELECT * FROM recipients"),
         (
             Store.IDENTITY,
