@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pseudonymizer.consent import Mode
+from streams import controller
 from streams.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -177,7 +178,8 @@ def _flat(tenant: TenantSettings) -> dict[str, str]:
 
 def _tenant(name: str, table: Any) -> TenantSettings:
     _check_name(name, "a tenant's name")
-    known = _table(table, f"[{name}]", ("local_part", "links", "url_keys", "purposes", "feed"))
+    known = _table(table, f"[{name}]", ("local_part", "links", "url_keys", "purposes", "feed", "controller"))
+    controller.parse(name, known.get("controller", {}))  # checked here, read again where it is needed
     purposes = _table(known.get("purposes", {}), f"[{name}.purposes]", None)
     feed = _table(known.get("feed", {}), f"[{name}.feed]", ("mailing",))
     url_keys = known.get("url_keys", [])

@@ -70,12 +70,26 @@ def topics(settings: Settings) -> tuple[Topic, ...]:
     return (
         topic(EVENTS, keyed, events_ms, "senders", "workers", True, "long enough to outlive an outage"),
         topic(PREFERENCES, keyed, 7 * DAY_MS, "senders", "workers", True, "no withdrawal may be lost in a long outage"),
-        topic(REQUESTS, keyed, NO_LIMIT, "senders", "workers", True, "kept until they can be carried out"),
+        topic(
+            REQUESTS, keyed, NO_LIMIT, "senders, rights", "workers, rights", True, "kept until they can be carried out"
+        ),
         topic(MAILINGS, 1, NO_LIMIT, "senders", "workers", False, "read whole by every worker; claims name positions"),
-        topic(CHANGES, keyed, NO_LIMIT, "workers", "workers", True, "trimmed by the partition's owner, never by time"),
-        topic(STATE, keyed, NO_LIMIT, "workers", "workers", True, "compacted: the last word of every recipient"),
+        topic(
+            CHANGES,
+            keyed,
+            NO_LIMIT,
+            "workers, rights",
+            "workers",
+            True,
+            "trimmed by the partition's owner, never by time",
+        ),
+        topic(
+            STATE, keyed, NO_LIMIT, "workers", "workers, rights", True, "compacted: the last word of every recipient"
+        ),
         topic(REJECTED, keyed, 14 * DAY_MS, "workers", "operators", True, "as long as the key of the day opens it"),
-        topic(RECEIPTS, keyed, NO_LIMIT, "workers", "senders", False, "proof without an address (Art. 5(2) GDPR)"),
+        topic(
+            RECEIPTS, keyed, NO_LIMIT, "workers, rights", "senders", False, "proof without an address (Art. 5(2) GDPR)"
+        ),
     )
 
 

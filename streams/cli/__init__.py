@@ -41,6 +41,7 @@ COMMANDS = {
     "status": Lazy("streams.cli.status:status", "Show where every record went, and how far each partition is."),
     "rejected": Lazy("streams.cli.rejected:rejected", "List, open and send again what was refused."),
     "keys": Lazy("streams.cli.keys:keys", "List what is in the key ring; never a key."),
+    "record": Lazy("streams.cli.record:record", "Print a tenant's record of processing, or its privacy notice."),
     "settings": Lazy(
         "streams.cli.settings:settings", "Print every setting, its meaning and where it comes from.", False
     ),

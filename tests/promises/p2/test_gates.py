@@ -56,7 +56,9 @@ MAY_READ: dict[tuple[Store, Role], dict[str, set[str] | None]] = {
         **dict.fromkeys(("claims", "removals", "mailings", "incarnations", "outcomes", "seen", "settings")),
         "engagement": COUNTED_BY | {"partition"},
     },
-    (Store.IDENTITY, Role.RIGHTS): dict.fromkeys(("recipients", "consents", "requests", "receipts", "audit")),
+    (Store.IDENTITY, Role.RIGHTS): dict.fromkeys(
+        ("recipients", "consents", "requests", "receipts", "audit", "disclosures")
+    ),
     (Store.IDENTITY, Role.WORKER): {
         **dict.fromkeys(("requests", "receipts", "removals")),
         "recipients": COUNTED_BY,
