@@ -25,6 +25,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from streams.errors import SettingsError
+from streams.kek import check_uri
 
 PREFIX = "SCHLEUSE_"
 CONFIG = "SCHLEUSE_CONFIG"
@@ -59,8 +60,11 @@ class Settings:
     keyring: Path = _setting(
         Path("keys/ring.sqlite"), "file", "The key ring. All workers share one; the first one makes it."
     )
-    keyring_kek: Path = _setting(
-        Path("kek/kek"), "file", "The key that seals the key ring. Back it up apart from the ring."
+    keyring_kek: Path | str = _setting(
+        Path("kek/kek"),
+        "file or URI",
+        "Where the key comes from that seals the key ring: a file, backed up apart from the ring, or a URI "
+        "(`vault-transit://`, `vault-kv://`, `aws-kms://`; docs/keys.md).",
     )
     tenants: Path = _setting(
         Path("tenants.toml"), "file", "The tenants' settings, which `schleuse tenants apply` puts in force."
@@ -216,6 +220,9 @@ def _checked(name: str, value: Any, where: str) -> Any:
     default, limits = getattr(_DEFAULTS, name), about(name)
     if isinstance(default, float) and type(value) is int:
         value = float(value)
+    if name == "keyring_kek" and type(value) is str and "://" in value:
+        check_uri(value, where)
+        return value
     if isinstance(default, Path):
         if type(value) is not str or not value.strip() or "\0" in value:
             raise SettingsError(f"{where} must be a path")
