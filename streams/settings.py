@@ -107,6 +107,13 @@ class Settings:
         least=6,
         most=300,
     )
+    lookups_per_hour: int = _setting(
+        10,
+        "look-ups",
+        "How many pseudonyms `schleuse lookup` opens within an hour, whoever asks.",
+        least=0,
+        most=10_000,
+    )
 
     def password(self, store: str, role: str) -> str:
         """The password of a login, read from its file now. Never keep it; never print it.

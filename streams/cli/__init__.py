@@ -40,6 +40,9 @@ COMMANDS = {
     "totals": Lazy("streams.cli.totals:totals", "Print exact events and distinct recipients, for operators."),
     "status": Lazy("streams.cli.status:status", "Show where every record went, and how far each partition is."),
     "rejected": Lazy("streams.cli.rejected:rejected", "List, open and send again what was refused."),
+    "consents": Lazy("streams.cli.consents:consents", "Show what a recipient has agreed to, with every proof."),
+    "lookup": Lazy("streams.cli.lookup:lookup", "Say to whom a pseudonym belongs, for a reason that is kept."),
+    "audit": Lazy("streams.cli.audit:audit", "Show who opened and disclosed what; prove that it is whole."),
     "keys": Lazy("streams.cli.keys:keys", "List what is in the key ring; never a key."),
     "record": Lazy("streams.cli.record:record", "Print a tenant's record of processing, or its privacy notice."),
     "settings": Lazy(

@@ -14,15 +14,18 @@ from pseudonymizer.sealing import SealBroken
 from streams import replay as again
 from streams import tenants
 from streams.broker import log_ends
+from streams.cli import asked
 from streams.errors import Reason, SchleuseError
-from streams.keyring import KeyRing
 from streams.rejections import Listed, Rejection, Stage, open_content
+from streams.rights.audit import Action
+from streams.rights.desk import Desk
 from streams.settings import Settings
-from streams.stores import Role, Store, connect
 from streams.topics import EVENTS
 
 _reason = click.option("--reason", type=click.Choice([str(reason) for reason in Reason]), help="Only this reason.")
 _stage = click.option("--stage", type=click.Choice([str(stage) for stage in Stage]), help="Only this stage.")
+
+_why = asked.text("--why", "What for. It stays in the audit trail.", False, "operating the pipeline")
 
 
 @click.group()
@@ -58,14 +61,17 @@ def list_(settings: Settings, reason: str | None, stage: str | None, limit: int,
 @rejected.command()
 @click.argument("number", metavar="ID")
 @click.option("--raw", is_flag=True, help="The record's value as it was, byte for byte, and nothing else.")
+@_why
 @click.pass_obj
-def show(settings: Settings, number: str, raw: bool) -> None:
-    """Open one rejected record, for those who hold the key of its day. What is printed is personal data."""
+def show(settings: Settings, number: str, raw: bool, why: str) -> None:
+    """Open one rejected record. What is printed is personal data, so it takes the login rights and is in the audit
+    trail.
+    """
     found, _ = again.listed(settings.broker)
     if number not in found:
         raise SchleuseError("there is no rejection with this id: schleuse rejected list")
     rejection = found[number].rejection
-    key, value = _open(settings, rejection)
+    key, value = _open(settings, rejection, why)
     if raw:
         sys.stdout.buffer.write(value or b"")
         return
@@ -79,21 +85,24 @@ def show(settings: Settings, number: str, raw: bool) -> None:
 @_reason
 @_stage
 @click.option("--yes", is_flag=True, help="Send them.")
+@_why
 @click.pass_obj
-def replay(settings: Settings, numbers: tuple[str, ...], reason: str | None, stage: str | None, yes: bool) -> None:
+def replay(
+    settings: Settings, numbers: tuple[str, ...], reason: str | None, stage: str | None, yes: bool, why: str
+) -> None:
     """Send rejected records again, each under the key that is made from its body. Prints the plan; --yes does it.
 
     For records that lay on another partition than their recipient's (misrouted), or that came before their tenant or
-    mailing was known. What was sent again once is left out.
+    mailing was known. What was sent again once is left out. The plan opens them too: both are in the audit trail.
     """
     found, _ = again.listed(settings.broker)
     unknown = [number for number in numbers if number not in found]
     if unknown:
         raise SchleuseError(f"{len(unknown)} of these ids are no rejections: schleuse rejected list")
     chosen = [one for one in _chosen(found, reason, stage) if not numbers or one.rejection.id in numbers]
-    ready, left = _plan(settings, [one.rejection for one in chosen if not one.replayed])
-    for why, count in (left + Counter({"it was sent again before": sum(one.replayed for one in chosen)})).items():
-        click.echo(f"- {count:,} cannot be sent again: {why}")
+    ready, left = _plan(settings, [one.rejection for one in chosen if not one.replayed], why, yes)
+    for because, count in (left + Counter({"it was sent again before": sum(one.replayed for one in chosen)})).items():
+        click.echo(f"- {count:,} cannot be sent again: {because}")
     where = Counter(one.rejection.topic for one in ready)
     for topic, count in sorted(where.items()):
         moved = sum(one.rejection.topic == topic and one.partition != one.rejection.partition for one in ready)
@@ -111,39 +120,36 @@ def replay(settings: Settings, numbers: tuple[str, ...], reason: str | None, sta
         click.echo(f"sent {len(sent):,} of {len(ready):,}")
 
 
-def _plan(settings: Settings, rejections: list[Rejection]) -> tuple[list[again.Again], Counter[str]]:
+def _plan(
+    settings: Settings, rejections: list[Rejection], why: str, yes: bool
+) -> tuple[list[again.Again], Counter[str]]:
     if not rejections:
         return [], Counter()
-    analytics = connect(settings, Store.ANALYTICS, Role.OPERATOR)
-    try:
-        known = tenants.in_force(analytics)
-    finally:
-        analytics.close()
     partitions = len(log_ends(settings.broker, EVENTS))
-    ring = KeyRing.open(settings.keyring, settings.keyring_kek, create=False)
-    try:
-        keys = {day: ring.get(KeyKind.DAY, day) for day in {one.key_id for one in rejections} if day}
-    finally:
-        ring.close()
+    with Desk.open(settings) as desk:
+        known = tenants.in_force(desk.analytics)
+        sealed = sum(one.sealed is not None for one in rejections)
+        if sealed:
+            action = Action.REJECTED_REPLAYED if yes else Action.REJECTED_OPENED
+            desk.audit.record(action, "", None, why, {"records": sealed})
+        keys = {day: desk.ring.get(KeyKind.DAY, day) for day in {one.key_id for one in rejections} if day}
     ready, left = [], Counter[str]()
     for rejection in rejections:
         try:
             ready.append(again.prepare(rejection, keys.get(rejection.key_id or ""), known, partitions))
-        except again.CannotReplay as why:
-            left[str(why)] += 1
+        except again.CannotReplay as because:
+            left[str(because)] += 1
     return ready, left
 
 
-def _open(settings: Settings, rejection: Rejection) -> tuple[bytes | None, bytes | None]:
+def _open(settings: Settings, rejection: Rejection, why: str) -> tuple[bytes | None, bytes | None]:
     if rejection.sealed is None or rejection.key_id is None:
         raise SchleuseError(f"the content of this record ({rejection.size:,} bytes) was too large to keep")
-    ring = KeyRing.open(settings.keyring, settings.keyring_kek, create=False)
-    try:
-        key = ring.get(KeyKind.DAY, rejection.key_id)
-    finally:
-        ring.close()
-    if key is None:
-        raise SchleuseError(f"the key of {rejection.key_id} is destroyed: this record cannot be opened any more")
+    with Desk.open(settings) as desk:
+        key = desk.ring.get(KeyKind.DAY, rejection.key_id)
+        if key is None:
+            raise SchleuseError(f"the key of {rejection.key_id} is destroyed: this record cannot be opened any more")
+        desk.audit.record(Action.REJECTED_OPENED, "", None, why, {"rejection": rejection.id, "records": 1})
     try:
         return open_content(key, rejection.sealed, rejection.id)
     except SealBroken:
@@ -168,5 +174,4 @@ def _printable(raw: bytes | None) -> str:
     """Bytes for a terminal: nothing in them can move its cursor."""
     if raw is None:
         return "(none)"
-    text = raw.decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return asked.printable(raw.decode("utf-8", "backslashreplace"))
