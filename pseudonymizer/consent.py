@@ -14,6 +14,7 @@ one of each is made for every recipient that a batch meets (0.2 µs against 1 fo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
@@ -64,6 +65,10 @@ class Effect(StrEnum):
     """The very decision that is known already."""
     OUT_OF_DATE = "out_of_date"
     """Older than what is known, or of the same time and higher."""
+    CAPPED = "capped"
+    """The tenant's ceiling came down: what she has decided stands, and less of it is used."""
+    ERASED = "erased"
+    """All that is left of her in the ledger: that she was erased, when, and whether she was `off`."""
 
 
 class Salt(NamedTuple):
@@ -191,3 +196,41 @@ def _salt(level: Mode, since: int, value: bytes | None, key_version: int) -> tup
     if value is None or len(value) != SALT_BYTES:
         raise ValueError(f"a consent of this level needs a new salt of {SALT_BYTES} bytes")
     return (Salt(level, since, value, key_version),)
+
+
+def cap(known: Consent, ceiling: Mode, salt: bytes) -> Step | None:
+    """What a ceiling that has come down makes of a consent; None: nothing of it is above the ceiling.
+
+    The mode stays, since she has decided it and the ceiling may rise again; the salts above go, and with them rows and
+    mappings. From `personal` down to `pseudonymous` a new pseudonym begins under `salt`, as when she steps down
+    herself. A caller may NOT assume that rows come back when the ceiling rises: that takes a new grant.
+    """
+    above = tuple(old for old in known.salts if old.level > ceiling)
+    if not above:
+        return None
+    kept = tuple(old for old in known.salts if old.level <= ceiling)
+    since = known.held_since(Mode.PSEUDONYMOUS)
+    if ceiling is Mode.PSEUDONYMOUS and since is not None:
+        kept += _salt(Mode.PSEUDONYMOUS, since, salt, above[-1].key_version)
+    named = tuple(old for old in above if old.level is Mode.PERSONAL)
+    return Step(known._replace(salts=kept), Effect.CAPPED, above, named)
+
+
+def outlives(known: Consent, erased_at: int) -> bool:
+    """Whether a consent stands after an erasure that was asked for at `erased_at`: only one that was given after it.
+
+    So an erasure that comes twice, or late, takes nothing that was granted since (Art. 17 GDPR erases what was held).
+    """
+    given = (*(at for at in known.since[1:] if at is not None), *(salt.since for salt in known.salts))
+    return known.mode >= Mode.PSEUDONYMOUS and known.decided_at > erased_at and min(given) > erased_at
+
+
+def remnant(primary: Consent, others: Iterable[Consent], erased_at: int) -> Consent:
+    """What is kept of one kind after an erasure: whether she is `off`, and a time that refuses older decisions.
+
+    `primary` is her consent of the purpose that decides about `off`; `others` are those of all other purposes.
+    """
+    decided_at = max([erased_at, primary.decided_at, *(other.decided_at for other in others)])
+    if primary.mode is Mode.OFF:
+        return Consent(Mode.OFF, (None, None, None), decided_at)
+    return Consent(Mode.ANONYMOUS, (primary.since[0], None, None), decided_at)

@@ -36,6 +36,8 @@ class KeyKind(StrEnum):
     """Hashes the key of an erased recipient, under which a stub without her address stays in the state."""
     AUDIT = "audit"
     """Authenticates the lines of the audit trail: who has the store and not the ring cannot write one."""
+    EXPORT = "export"
+    """Seals one access export; named by the blind index of its recipient and the request, destroyed with either."""
 
 
 def encode(*parts: bytes) -> bytes:

@@ -114,3 +114,19 @@ def event_hashes(key: bytes, tenants: Sequence[str], which: Ints, ids: Messages)
     found = siphash_column(_words([_event_key(key, tenant) for tenant in tenants])[which], ids)
     found[found == 0] = 1
     return found
+
+
+STUB_PREFIX = b"\0"
+"""A stub's key begins with it; no recipient's does, since no tenant's name has a control character."""
+
+
+def stubs(key: bytes, names: Sequence[bytes]) -> list[bytes]:
+    """The key of the stub of each erased recipient: a zero byte and 32 hex digits.
+
+    SipHash-2-4 (128 bits) of the message key (tenant, separator, canonical recipient), keyed with the first half of the
+    stub key. It outlives the day, and yet is no HMAC: everybody unknown is looked for under it, on the path of events
+    (docs/decisions/0010). Whoever has the key can confirm a guess; without it, nobody can.
+    """
+    words = siphash_column(np.tile(_words([key]), (len(names), 1)), Messages.of(list(names)), wide=True)
+    digits = np.ascontiguousarray(words.astype("<u8")).tobytes().hex().encode()
+    return [STUB_PREFIX + digits[at : at + 32] for at in range(0, len(digits), 32)]

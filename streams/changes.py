@@ -1,14 +1,17 @@
-"""Carrying out a claim of changes: ledger, mappings, removal, state, receipts.
+"""Carrying out a claim of changes: ledger, mappings, removal, state, receipts. What it is, streams/plan.py says.
 
 The order of the steps is what makes a receipt true; each is the same done twice (streams/chain.py, step 2):
 
  a  the consent ledger and the mappings of new grants, under the claim's token
- b  the pseudonyms that must go, into `removals` of both stores; without a token, since the list is forgotten after a
-    day and a claim may be resumed later than that; the same pseudonym twice is the same list
+ b  the pseudonyms that must go, into `removals` of both stores, and who is erased into `erasing`; without a token,
+    since the lists are forgotten after a day and a claim may be resumed later than that; the same line twice is the
+    same list
  c  what will be removed, counted into `requests`, under the claim's token: the first count is what the receipt says
- d  remove: rows of claims below this one, mappings, and the data keys that sealed them
+ d  remove: rows of claims below this one, mappings, and the data keys that sealed them; of whoever is erased her lines
+    in the ledger, what is on record of disclosures, and the keys of sealed exports
  e  count that nothing is left; if something is, d again
- f  the state, to tracking.state and its index. Salts that were dropped are in no state from here on
+ f  the state, to tracking.state and its index. Salts that were dropped are in no state from here on; of whoever is
+    erased a stub first, then a tombstone for what lies under her address
  g  the receipts, from `requests`, to `receipts` (the first one stands) and tracking.receipts
 
 A recipient whose state already holds a change's version is passed over: a to e were done before it was written.
@@ -17,30 +20,22 @@ Rows that a stalled worker inserts late cannot come back: the tokens of their cl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pseudonymizer.consent import DEFAULT, Consent, Effect, Mode, Salt, apply
 from pseudonymizer.keys import KeyKind
-from pseudonymizer.pseudonyms import blind_index
-from streams.chain import PRIMARY
-from streams.errors import BadRow, Reason, StoreUnavailable
-from streams.ledger import proof_text, seal_proof, seal_recipient
-from streams.messages import KINDS, Change, RecipientState, encode_receipt, encode_state, parse_change
+from streams.errors import StoreUnavailable
+from streams.ledger import seal_proof, seal_recipient
+from streams.messages import encode_receipt
+from streams.plan import ALL_OF_IT, ChangesPlan
 
 if TYPE_CHECKING:
     from streams.chain import Claim
-    from streams.incarnation import WasOff
     from streams.keys import Keys
-    from streams.state import StateIndex
     from streams.stores import StoreClient
-    from streams.tenants import TenantSettings
-    from streams.transport import Record
 
-EVERYTHING = "*"  # the purpose under which a decision for everything is kept, for purposes that come later
 IDS_AT_ONCE = 1_000  # in one parameter: a ClickHouse server takes up to 128 KiB
 TIME = pa.timestamp("ms", "UTC")
 
@@ -71,6 +66,7 @@ RECIPIENTS = pa.schema(
     ]
 )
 REMOVALS = pa.schema([("pseudonym", pa.binary(16))])
+ERASING = pa.schema([("tenant", pa.string()), ("blind", pa.binary(16)), ("until", pa.int64())])
 REQUESTS = pa.schema(
     [
         ("id", pa.string()),
@@ -78,151 +74,12 @@ REQUESTS = pa.schema(
         ("tenant", pa.string()),
         ("rows", pa.uint64()),
         ("mappings", pa.uint64()),
+        ("consents", pa.uint64()),
+        ("disclosures", pa.uint64()),
+        ("disclosed_to", pa.list_(pa.string())),
     ]
 )
 RECEIPTS = pa.schema([*REQUESTS, ("gone_by", TIME)])
-
-
-@dataclass(slots=True)
-class Withdrawal:
-    """A preference that gets a receipt, and the pseudonyms that it makes go."""
-
-    preference_id: str
-    tenant: str
-    remove: list[bytes] = field(default_factory=list, repr=False)
-    unmap: list[bytes] = field(default_factory=list, repr=False)
-
-
-@dataclass(slots=True)
-class ChangesPlan:
-    """What a claim of changes will write; computed from the state after all changes before it. `repr` names nobody."""
-
-    consents: list[tuple[Any, ...]] = field(default_factory=list, repr=False)
-    mappings: list[tuple[Any, ...]] = field(default_factory=list, repr=False)
-    confirm: dict[str, Withdrawal] = field(default_factory=dict)  # by preference id: one receipt an id
-    states: dict[bytes, RecipientState] = field(default_factory=dict, repr=False)
-    bad: list[tuple[int, BadRow]] = field(default_factory=list)
-    remove: list[bytes] = field(default_factory=list, repr=False)
-    unmap: list[bytes] = field(default_factory=list, repr=False)
-
-    @property
-    def withdrawals(self) -> list[Withdrawal]:
-        """What gets a receipt, in the order of the log."""
-        return list(self.confirm.values())
-
-
-def plan(
-    claim: Claim,
-    records: Sequence[Record],
-    tenants: Mapping[str, TenantSettings],
-    state: StateIndex,
-    keys: Keys,
-    was_off: WasOff,
-) -> ChangesPlan:
-    """What the claim's records change. A record that cannot be read costs only itself (`bad`).
-
-    `was_off` names who was `off` when a state was lost (streams/incarnation.py): that decision is known, no other.
-    """
-    result = ChangesPlan()
-    for row, record in enumerate(records):
-        try:
-            change = parse_change(record.value)
-            tenant = tenants.get(change.tenant)
-            if tenant is None or record.key is None:
-                raise BadRow(Reason.UNKNOWN_TENANT, "tenant", "a tenant of the settings in force")
-            known = result.states.get(record.key) or state.state(record.key) or RecipientState((0, -1), {})
-        except BadRow as flaw:
-            result.bad.append((row, flaw))
-            continue
-        version = (claim.incarnation, record.offset)
-        if known.version < version:
-            result.states[record.key] = _changed(claim, change, tenant, known, version, keys, was_off, result)
-    return result
-
-
-def _changed(
-    claim: Claim,
-    change: Change,
-    tenant: TenantSettings,
-    known: RecipientState,
-    version: tuple[int, int],
-    keys: Keys,
-    was_off: WasOff,
-    result: ChangesPlan,
-) -> RecipientState:
-    blind = blind_index(keys.single(KeyKind.BLIND), tenant.name, change.recipient)
-    proof = proof_text(change.proof)
-    purposes = {purpose: dict(kinds) for purpose, kinds in known.purposes.items()}
-    withdrawal = Withdrawal(change.preference_id, tenant.name)
-    effects: set[Effect] = set()
-    for purpose, kind, asked in _asked(change, tenant, purposes):
-        before = purposes.get(purpose, {}).get(kind)
-        if before is None:
-            off_since = was_off.get((tenant.name, blind, kind)) if purpose == PRIMARY else None
-            of_all = purposes.get(EVERYTHING, {}).get(kind, DEFAULT)  # also for a purpose that came after it
-            before = of_all if off_since is None else Consent(Mode.OFF, (None, None, None), off_since)
-        mode = min(asked, before.mode) if change.everything is not None else asked
-        step = apply(
-            before,
-            mode,
-            change.decided_at,
-            change.salts.get(purpose, {}).get(kind),
-            change.key_version,
-            _ceiling(tenant, purpose),
-        )
-        effects.add(step.effect)
-        if step.consent is not before:
-            purposes.setdefault(purpose, {})[kind] = step.consent
-        result.consents.append(
-            (
-                *(tenant.name, blind, purpose, kind, mode.word, str(step.effect)),
-                *(change.decided_at, claim.now_ms, change.preference_id, proof),
-            )
-        )
-        withdrawal.remove += _pseudonyms(keys, change, purpose, step.remove)
-        withdrawal.unmap += _pseudonyms(keys, change, purpose, step.unmap)
-        if step.map is not None:
-            for pseudonym in _pseudonyms(keys, change, purpose, (step.map,)):  # none under a key that is gone
-                result.mappings.append(
-                    (tenant.name, purpose, kind, pseudonym, step.map.key_version, blind, change.recipient, claim.now_ms)
-                )
-    result.remove += withdrawal.remove
-    result.unmap += withdrawal.unmap
-    # What holds already is confirmed too, also where a part of it was decided at this very time before.
-    holds = Effect.CONFIRMED in effects and effects <= {Effect.CONFIRMED, Effect.UNCHANGED}
-    if Effect.LOWERED in effects or (holds and _lowest(change) <= Mode.ANONYMOUS):
-        result.confirm.setdefault(withdrawal.preference_id, withdrawal)
-    return RecipientState(version, purposes)
-
-
-def _asked(
-    change: Change, tenant: TenantSettings, held: Mapping[str, Mapping[str, Consent]]
-) -> list[tuple[str, str, Mode]]:
-    if change.everything is not None:
-        purposes = dict.fromkeys([*tenant.purposes, *held, EVERYTHING])
-        return [(purpose, kind, change.everything) for purpose in purposes for kind in KINDS]
-    return [(purpose, kind, mode) for purpose, kinds in (change.modes or {}).items() for kind, mode in kinds.items()]
-
-
-def _lowest(change: Change) -> Mode:
-    if change.everything is not None:
-        return change.everything
-    return min((mode for kinds in (change.modes or {}).values() for mode in kinds.values()), default=Mode.PERSONAL)
-
-
-def _ceiling(tenant: TenantSettings, purpose: str) -> Mode:
-    """A purpose that the tenant no longer has allows nothing new."""
-    found = tenant.purposes.get(purpose)
-    return found.ceiling if found else Mode.ANONYMOUS
-
-
-def _pseudonyms(keys: Keys, change: Change, purpose: str, salts: Sequence[Salt]) -> list[bytes]:
-    result = []
-    for salt in salts:
-        pseudonymizer = keys.pseudonymizer(change.tenant, purpose, salt.key_version)
-        if pseudonymizer is not None:
-            result.append(pseudonymizer.pseudonym(salt.value, change.recipient))
-    return result
 
 
 # --- the steps; each is called in a thread of its own and may be called again ---
@@ -283,12 +140,14 @@ _MAPPED = "SELECT pseudonym FROM recipients WHERE incarnation = {incarnation:UIn
 _MAPPINGS_THAT_GO = f"pseudonym IN (SELECT pseudonym FROM removals WHERE {_THIS_CLAIM})"
 # What intake forwards twice it has read twice: tracking.preferences keeps a record for seven days.
 _LATELY = "at > now64(3) - INTERVAL 14 DAY"
-# Rows of this claim and of later ones are nobody's that this claim withdraws: their salts came after it.
+# What this claim and later ones wrote is nobody's that this claim withdraws: their salts came after it.
+_BELOW = "(incarnation < {incarnation:UInt32} OR claim < {claim:UInt64})"
 # All of her rows lie in this partition: others' are not looked through.
-_ROWS_THAT_GO = (
-    f"{_MAPPINGS_THAT_GO} AND partition = {{partition:UInt16}} "
-    "AND (incarnation < {incarnation:UInt32} OR claim < {claim:UInt64})"
-)
+_ROWS_THAT_GO = f"{_MAPPINGS_THAT_GO} AND partition = {{partition:UInt16}} AND {_BELOW}"
+# Of whoever is erased: what was decided, or disclosed, up to the time until which she is.
+_OF_ERASED = f"(tenant, blind) IN (SELECT tenant, blind FROM erasing WHERE {_THIS_CLAIM} AND until = {{until:Int64}})"
+_LINES_THAT_GO = f"{_OF_ERASED} AND {_BELOW} AND toUnixTimestamp64Milli(decided_at) <= {{until:Int64}}"
+_DISCLOSURES_THAT_GO = f"{_OF_ERASED} AND toUnixTimestamp64Milli(at) <= {{until:Int64}}"
 
 
 def _names(claim: Claim) -> dict[str, int]:
@@ -299,35 +158,84 @@ def write_removals(
     claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics: StoreClient, deadline_ms: int
 ) -> None:
     """Steps b and c."""
-    _insert(analytics, "removals", REMOVALS, [(p,) for p in changes.remove], claim, deadline_ms, guarded=False)
-    _insert(identity, "removals", REMOVALS, [(p,) for p in changes.unmap], claim, deadline_ms, guarded=False)
-    if not changes.confirm:
-        return
+    erase = [(one.tenant, one.blind, one.until) for one in changes.erase]
+    _insert(identity, "erasing", ERASING, erase, claim, deadline_ms, guarded=False)
+    unmap, gone = list(changes.unmap), list(changes.remove)
+    if erase:  # whatever else is mapped to her, though no state knows of it
+        left = _pseudonyms(
+            identity,
+            f"SELECT DISTINCT pseudonym FROM recipients WHERE {_OF_ERASED} AND {_BELOW}",
+            {**_names(claim), "until": ALL_OF_IT},
+        )
+        unmap += left
+        gone += left
+    _insert(analytics, "removals", REMOVALS, [(p,) for p in gone], claim, deadline_ms, guarded=False)
+    _insert(identity, "removals", REMOVALS, [(p,) for p in unmap], claim, deadline_ms, guarded=False)
+    if changes.confirm:
+        _insert(identity, "requests", REQUESTS, _found(claim, changes, identity, analytics), claim, deadline_ms)
+
+
+def _found(claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics: StoreClient) -> list[tuple[Any, ...]]:
+    """What there is of everything that gets a receipt, before it is removed."""
     rows = _counts(analytics, f"SELECT pseudonym, count() FROM engagement WHERE {_ROWS_THAT_GO}", claim)
     mapped = _counts(identity, f"SELECT pseudonym, count() FROM recipients WHERE {_MAPPINGS_THAT_GO}", claim)
+    told = _told(claim, changes, identity)
     # What intake forwarded twice was confirmed by the first claim that met it, which is done: one receipt an id.
-    asked = list(changes.confirm)
+    asked = list({number for _, number in changes.confirm})
     confirmed = {
-        row[0]
+        (row[0], row[1])
         for begin in range(0, len(asked), IDS_AT_ONCE)
         for row in identity.rows(
             "reading requests",
-            f"SELECT id FROM requests WHERE id IN {{ids:Array(String)}} AND NOT ({_THIS_CLAIM}) AND {_LATELY}",
+            "SELECT toString(tenant), id FROM requests "
+            f"WHERE id IN {{ids:Array(String)}} AND NOT ({_THIS_CLAIM}) AND {_LATELY}",
             {**_names(claim), "ids": asked[begin : begin + IDS_AT_ONCE]},
         )
     }
-    counted = [
+    return [
         (
-            withdrawal.preference_id,
-            "withdrawal",
-            withdrawal.tenant,
-            sum(rows.get(_number(p), 0) for p in withdrawal.remove),
-            sum(mapped.get(_number(p), 0) for p in withdrawal.unmap),
+            one.id,
+            one.kind,
+            one.tenant,
+            sum(rows.get(_number(p), 0) for p in one.remove),
+            sum(mapped.get(_number(p), 0) for p in one.unmap),
+            *told.get((one.tenant, one.blind or b""), (0, 0, [])),
         )
-        for withdrawal in changes.withdrawals
-        if withdrawal.preference_id not in confirmed
+        for which, one in changes.confirm.items()
+        if which not in confirmed
     ]
-    _insert(identity, "requests", REQUESTS, counted, claim, deadline_ms)
+
+
+_Person = tuple[str, bytes]
+
+
+def _told(claim: Claim, changes: ChangesPlan, identity: StoreClient) -> dict[_Person, tuple[int, int, list[str]]]:
+    """(tenant, blind index) of whoever is erased -> lines of the ledger, disclosures, and to whom."""
+    found: dict[_Person, tuple[int, int, list[str]]] = {}
+    for names in _untils(claim, changes):
+        lines = identity.rows(
+            "counting what goes",
+            "SELECT toString(tenant), blind, countIf(effect != 'erased') FROM consents "
+            f"WHERE {_LINES_THAT_GO} GROUP BY ALL",
+            names,
+        )
+        disclosed = identity.rows(
+            "counting what goes",
+            "SELECT toString(tenant), blind, count(), arraySort(groupUniqArray(disclosed_to)) FROM disclosures "
+            f"WHERE {_DISCLOSURES_THAT_GO} GROUP BY ALL",
+            names,
+        )
+        for tenant, blind, count in lines:
+            found[tenant, bytes(blind)] = (int(count), 0, [])
+        for tenant, blind, count, to_whom in disclosed:
+            of_ledger = found.get((tenant, bytes(blind)), (0, 0, []))[0]
+            found[tenant, bytes(blind)] = (of_ledger, int(count), list(to_whom))
+    return found
+
+
+def _untils(claim: Claim, changes: ChangesPlan) -> list[dict[str, int]]:
+    """The parameters of a statement about whoever is erased, once for each time up to which it is."""
+    return [{**_names(claim), "until": until} for until in sorted({one.until for one in changes.erase})]
 
 
 def _number(pseudonym: bytes) -> int:
@@ -338,53 +246,57 @@ def _counts(store: StoreClient, select: str, claim: Claim) -> dict[int, int]:
     return dict(store.rows("counting what goes", f"{select} GROUP BY pseudonym", _names(claim)))  # type: ignore[arg-type]
 
 
+def _pseudonyms(identity: StoreClient, select: str, names: dict[str, int]) -> list[bytes]:
+    return [int(row[0]).to_bytes(16, "little") for row in identity.rows("reading pseudonyms", select, names)]
+
+
 def remove(claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics: StoreClient, keys: Keys) -> None:
     """Steps d and e. Raises StoreUnavailable when something is left, so that it is tried again."""
-    for store, table, pseudonyms, which in (
-        (analytics, "engagement", changes.remove, _ROWS_THAT_GO),
-        (identity, "recipients", changes.unmap, _MAPPINGS_THAT_GO),
-    ):
-        if not pseudonyms:
-            continue
-        store.do(
-            f"removing from {table}", f"DELETE FROM {table} WHERE {which}", _names(claim), lightweight_deletes_sync=2
-        )
-        ((left,),) = store.rows(
-            f"counting what is left in {table}", f"SELECT count() FROM {table} WHERE {which}", _names(claim)
-        )
-        if left:
-            raise StoreUnavailable(
-                f"{left} rows are still in {table} after their removal (partition {claim.partition})"
-            )
-    if changes.unmap:
-        keys.drop_data_keys(pseudonym.hex() for pseudonym in changes.unmap)
+    if changes.remove or changes.erase:
+        _remove(analytics, "engagement", _ROWS_THAT_GO, _names(claim))
+    if changes.unmap or changes.erase:
+        _remove(identity, "recipients", _MAPPINGS_THAT_GO, _names(claim))
+        listed = f"SELECT DISTINCT pseudonym FROM removals WHERE {_THIS_CLAIM}"
+        gone = _pseudonyms(identity, listed, _names(claim)) if changes.erase else changes.unmap
+        keys.drop_data_keys(pseudonym.hex() for pseudonym in gone)
+    for names in _untils(claim, changes):
+        _remove(identity, "consents", _LINES_THAT_GO, names)
+        _remove(identity, "disclosures", _DISCLOSURES_THAT_GO, names)
+    if changes.erase:
+        keys.drop_exports(one.blind for one in changes.erase)
 
 
-def states(changes: ChangesPlan) -> list[tuple[bytes, bytes]]:
-    """Step f: key and value of every record of tracking.state that the claim writes."""
-    return [(key, encode_state(state)) for key, state in changes.states.items()]
+def _remove(store: StoreClient, table: str, which: str, names: dict[str, int]) -> None:
+    store.do(f"removing from {table}", f"DELETE FROM {table} WHERE {which}", names, lightweight_deletes_sync=2)
+    ((left,),) = store.rows(f"counting what is left in {table}", f"SELECT count() FROM {table} WHERE {which}", names)
+    if left:
+        raise StoreUnavailable(f"{left} rows are still in {table} after their removal (partition {names['partition']})")
 
 
 def write_receipts(
-    claim: Claim, identity: StoreClient, gone_after_ms: int, deadline_ms: int
+    claim: Claim, identity: StoreClient, gone_after_ms: int, erased_after_ms: int, deadline_ms: int
 ) -> list[tuple[str, bytes]]:
-    """Step g: id and value of every record of tracking.receipts that the claim sends; the first count stands."""
-    asked = identity.rows(
-        "reading requests",
-        f"SELECT id, toString(kind), toString(tenant), rows, mappings FROM requests WHERE {_THIS_CLAIM}",
-        _names(claim),
-    )
+    """Step g: id and value of every record of tracking.receipts that the claim sends; the first count stands.
+
+    `gone_after_ms` and `erased_after_ms`: how long after now the bytes of a withdrawal, and of an erasure, are gone.
+    """
+    columns = "id, toString(kind), toString(tenant), rows, mappings, consents, disclosures, disclosed_to"
+    asked = identity.rows("reading requests", f"SELECT {columns} FROM requests WHERE {_THIS_CLAIM}", _names(claim))
     if not asked:
         return []
-    gone_by = deadline_ms + gone_after_ms
-    _insert(identity, "receipts", RECEIPTS, [(*row, gone_by) for row in asked], claim, deadline_ms)
+    after = {"erasure": erased_after_ms}
+    found = [(*row, deadline_ms + after.get(str(row[1]), gone_after_ms)) for row in asked]
+    _insert(identity, "receipts", RECEIPTS, found, claim, deadline_ms)
     written = identity.rows(
         "reading receipts",
-        "SELECT id, toString(kind), toString(tenant), rows, mappings, toUnixTimestamp64Milli(completed_at), "
-        f"toUnixTimestamp64Milli(gone_by) FROM receipts WHERE {_THIS_CLAIM}",
+        f"SELECT {columns}, toUnixTimestamp64Milli(completed_at), toUnixTimestamp64Milli(gone_by) FROM receipts "
+        f"WHERE {_THIS_CLAIM}",
         _names(claim),
     )
-    return [
-        (row[0], encode_receipt(row[0], row[1], row[2], row[5], {"rows": row[3], "mappings": row[4]}, row[6]))
-        for row in written
-    ]
+    result = []
+    for number, kind, tenant, rows, mappings, consents, disclosures, disclosed_to, completed_at, gone_by in written:
+        removed = {"rows": rows, "mappings": mappings}
+        if kind == "erasure":
+            removed |= {"consents": consents, "disclosures": disclosures}
+        result.append((number, encode_receipt(number, kind, tenant, completed_at, removed, gone_by, disclosed_to)))
+    return result

@@ -100,8 +100,8 @@ def who_was_off(life: Incarnation, identity: StoreClient) -> WasOff:
     rows = identity.rows(
         "reading who was off",
         "SELECT toString(tenant), blind, toString(kind), toUnixTimestamp64Milli(max(decided_at)) FROM consents "
-        "WHERE incarnation < {since:UInt32} AND purpose = {purpose:String} "
-        "AND effect IN ('raised', 'lowered', 'confirmed') GROUP BY tenant, blind, kind "
+        "WHERE incarnation < {since:UInt32} AND (purpose = {purpose:String} "
+        "AND effect IN ('raised', 'lowered', 'confirmed') OR effect = 'erased') GROUP BY tenant, blind, kind "
         "HAVING argMax(mode = {off:String}, (decided_at, mode = {off:String}))",
         {"since": life.state_since, "purpose": PRIMARY, "off": Mode.OFF.word},
     )

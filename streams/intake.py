@@ -1,4 +1,6 @@
-"""tracking.preferences -> tracking.changes: validate, key, draw the consent salts. And tracking.mailings -> mailings.
+"""tracking.preferences and tracking.requests -> tracking.changes: validate, key, draw the consent salts.
+
+And tracking.mailings -> mailings. A request for access is left to the rights commands: no worker reads people.
 
 Forwarded means acknowledged by all in-sync replicas; only then is the position committed. What is forwarded twice after
 a crash changes nothing the second time: the same decision keeps the first one's salt (pseudonymizer/consent.py).
@@ -7,18 +9,18 @@ a crash changes nothing the second time: the same decision keeps the first one's
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from pseudonymizer.consent import Mode
 from streams.errors import BadRow
-from streams.messages import Change, encode_change, parse_mailing, parse_preference
+from streams.messages import Change, Erasure, encode_change, parse_mailing, parse_preference, parse_request
 from streams.partitioner import message_key, partition_of
 from streams.patience import patiently
 from streams.rejections import Stage
-from streams.topics import CHANGES, MAILINGS, PREFERENCES
+from streams.topics import CHANGES, MAILINGS, PREFERENCES, REQUESTS
 
 if TYPE_CHECKING:
     from streams.resources import Resources
@@ -51,30 +53,36 @@ class Intake:
         resources = self._resources
         tenants = await patiently(lambda: resources.in_thread(resources.tenants_in_force), resources.waits)
         if chunk.topic == PREFERENCES:
-            await self._preferences(chunk, tenants)
+            keys = resources.keys
+            versions = await patiently(  # of root keys: asked of the ring once a chunk
+                lambda: resources.in_thread(lambda: {tenant: keys.primary(tenant) for tenant in tenants}),
+                resources.waits,
+            )
+            await self._forward(Stage.PREFERENCES, chunk, lambda record: self._change(chunk, record, tenants, versions))
+        elif chunk.topic == REQUESTS:
+            await self._forward(Stage.REQUESTS, chunk, lambda record: self._erasure(chunk, record, tenants))
         else:
             await self._mailings(chunk, tenants)
 
-    async def _preferences(self, chunk: Chunk, tenants: Mapping[str, TenantSettings]) -> None:
+    async def _forward(self, stage: Stage, chunk: Chunk, read: Callable[[Record], Change | Erasure | None]) -> None:
+        """Send on what `read` makes of each record; None: nothing."""
         resources = self._resources
         by_partition: dict[int, list[tuple[bytes, bytes]]] = {}
         bad: list[tuple[Record, BadRow]] = []
-        keys = resources.keys
-        versions = await patiently(  # of root keys: asked of the ring once a chunk
-            lambda: resources.in_thread(lambda: {tenant: keys.primary(tenant) for tenant in tenants}), resources.waits
-        )
         for record in chunk.records:
             try:
-                change = self._change(chunk, record, tenants, versions)
+                change = read(record)
             except BadRow as why:
                 bad.append((record, why))
+                continue
+            if change is None:
                 continue
             key = message_key(change.tenant, change.recipient)
             to = partition_of(key, resources.settings.partitions)
             by_partition.setdefault(to, []).append((key, encode_change(change)))
         for partition, messages in by_partition.items():
             await patiently(lambda p=partition, m=messages: resources.send_all(CHANGES, p, m), resources.waits)  # type: ignore[misc]
-        await self._refuse(Stage.PREFERENCES, chunk, bad)
+        await self._refuse(stage, chunk, bad)
 
     def _change(
         self, chunk: Chunk, record: Record, tenants: Mapping[str, TenantSettings], versions: Mapping[str, int]
@@ -95,6 +103,13 @@ class Intake:
             key_version=versions[asked.tenant],
             proof=asked.proof,
         )
+
+    def _erasure(self, chunk: Chunk, record: Record, tenants: Mapping[str, TenantSettings]) -> Erasure | None:
+        asked = parse_request(record.value, tenants, record.timestamp)
+        if asked.kind != "erasure":
+            return None
+        source = f"{chunk.topic}:{chunk.partition}:{record.offset}"
+        return Erasure(asked.request_id, asked.tenant, asked.recipient, asked.requested_at, source)
 
     async def _mailings(self, chunk: Chunk, tenants: Mapping[str, TenantSettings]) -> None:
         resources = self._resources
@@ -134,4 +149,4 @@ class Intake:
             )
 
 
-TOPICS = (PREFERENCES, MAILINGS)
+TOPICS = (PREFERENCES, REQUESTS, MAILINGS)

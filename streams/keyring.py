@@ -230,6 +230,10 @@ class KeyRing:
         """Destroy all versions of each name, in one transaction. Returns how many keys there were."""
         return self._delete("kind = ? AND name = ?", [(str(kind), name) for name in names])
 
+    def destroy_named(self, kind: KeyKind, begins: str) -> int:
+        """Destroy the keys of a kind whose names begin so. Returns how many there were."""
+        return self._delete("kind = ? AND substr(name, 1, ?) = ?", [(str(kind), len(begins), begins)])
+
     def destroy_before(self, kind: KeyKind, name: str) -> int:
         """Destroy the keys of a kind whose names come before this one: days, for one. Returns how many there were.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pseudonymizer.keys import KeyKind, purpose_key
-from pseudonymizer.pseudonyms import Pseudonymizer
+from pseudonymizer.pseudonyms import Pseudonymizer, stubs
 from streams import partitioner
 from streams.keyring import KeyRing
 
@@ -62,3 +62,12 @@ class Keys:
         if key is None:
             key = self._single[kind, name] = self._ring.ensure(kind, name)
         return key
+
+    def stub_keys(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Of each recipient's key, the key in tracking.state of the stub that she leaves when she is erased."""
+        return stubs(self.single(KeyKind.STUB), keys)
+
+    def drop_exports(self, blinds: Iterable[bytes]) -> None:
+        """Destroy the keys of all sealed exports of these recipients (blind indexes)."""
+        for blind in blinds:
+            self._ring.destroy_named(KeyKind.EXPORT, f"{blind.hex()}:")

@@ -1,4 +1,6 @@
-"""The wire messages: preference, mailing, change, state, receipt. Reading is strict; whatever is wrong is a BadRow.
+"""The wire messages: preference, mailing, request, change, state, receipt.
+
+Reading is strict; whatever is wrong is a BadRow.
 
 Preferences and mailings come from senders and are read field by field. Changes and states are our own: intake and the
 owner of a partition write them, and they are read as a whole against their type. Times are epoch milliseconds, UTC, in
@@ -34,8 +36,10 @@ _FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 999
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 KINDS = ("open", "click")
+EVERYTHING = "*"  # the purpose under which a decision for everything is kept, for purposes that come later
 MAX_TENANT, MAX_MAILING, MAX_LINK, MAX_NAME = 64, 128, 64, 200
 MAX_URL = 2048
+MAX_REQUEST = 64
 MAX_LINKS = 1000
 MAX_RECIPIENTS = 1_000_000_000
 MAX_PROOF = 500
@@ -176,6 +180,17 @@ def _tenant(record: Mapping[str, Any], tenants: Tenants) -> tuple[str, Purposes]
     return name, found
 
 
+def _recipient(record: Mapping[str, Any], tenant: Purposes) -> str:
+    """The canonical recipient of a message."""
+    recipient = _needed(record, "recipient")
+    if not isinstance(recipient, str):
+        raise BadRow(Reason.WRONG_TYPE, "recipient", "a string")
+    try:
+        return canonical(recipient, tenant.lower_local)
+    except BadRecipient:
+        raise BadRow(Reason.BAD_RECIPIENT, "recipient", "an address or an id") from None
+
+
 # --- tracking.preferences ---
 
 Modes = dict[str, dict[str, Mode]]
@@ -205,13 +220,7 @@ def parse_preference(raw: bytes | None, tenants: Tenants, arrived_ms: int) -> Pr
     """
     record = read_object(raw)
     name, tenant = _tenant(record, tenants)
-    recipient = _needed(record, "recipient")
-    if not isinstance(recipient, str):
-        raise BadRow(Reason.WRONG_TYPE, "recipient", "a string")
-    try:
-        recipient = canonical(recipient, tenant.lower_local)
-    except BadRecipient:
-        raise BadRow(Reason.BAD_RECIPIENT, "recipient", "an address or an id") from None
+    recipient = _recipient(record, tenant)
     decided_at = parse_time(_needed(record, "decided_at"), "decided_at", None)
     if decided_at < YEAR_2000_MS:
         raise BadRow(Reason.BAD_TIME, "decided_at", "not before the year 2000")
@@ -365,10 +374,47 @@ def _check_url(url: object) -> None:
         raise BadRow(Reason.BAD_VALUE, "links", expected)
 
 
+# --- tracking.requests ---
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a recipient asks for, as accepted. `repr` does not show her."""
+
+    kind: Literal["erasure", "access"]
+    request_id: str
+    """The sender's own, 1 to 64 characters without an address; its receipt is found by it."""
+    tenant: str
+    recipient: str = field(repr=False)
+    """Canonical."""
+    requested_at: int
+
+
+def parse_request(raw: bytes | None, tenants: Tenants, arrived_ms: int) -> Request:
+    """Read a message of tracking.requests; `arrived_ms` is Kafka's time of its record.
+
+    Raises BadRow and nothing else. A `requested_at` later than `arrived_ms` becomes `arrived_ms`; one that is missing
+    is `arrived_ms`: articles 15 and 17 GDPR ask for no form.
+    """
+    record = read_object(raw)
+    name, tenant = _tenant(record, tenants)
+    recipient = _recipient(record, tenant)
+    request_id = check_id(_needed(record, "request_id"), "request_id", MAX_REQUEST)
+    kind = _needed(record, "kind")
+    if kind not in ("erasure", "access"):
+        raise BadRow(Reason.UNKNOWN_KIND, "kind", "erasure or access")
+    at = record.get("requested_at")
+    requested_at = arrived_ms if at is None else parse_time(at, "requested_at", None)
+    if requested_at < YEAR_2000_MS:
+        raise BadRow(Reason.BAD_TIME, "requested_at", "not before the year 2000")
+    return Request(kind, request_id, name, recipient, min(requested_at, arrived_ms))
+
+
 # --- tracking.changes ---
 
 Salts = dict[str, dict[str, bytes]]
 Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # msgspec reads integers of any length
 Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 KeyVersion = Annotated[int, msgspec.Meta(ge=1, le=2**16 - 1)]
@@ -392,10 +438,36 @@ class Change:
     proof: dict[str, Any] | None = field(repr=False)
 
 
-class _ChangeWire(msgspec.Struct):
-    """A change as it stands on the topic. `purposes` and `mode` are as in a preference."""
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """A request for erasure that intake accepted. It covers what was decided up to then, and no later grant."""
 
-    type: Literal["preference"]
+    request_id: str
+    tenant: str
+    recipient: str = field(repr=False)
+    requested_at: int
+    source: str
+    """The coordinates it came from: topic:partition:offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """A ceiling that a tenant has lowered: what is above it goes, of everybody. One to every partition."""
+
+    id: str
+    tenant: str
+    purpose: str
+    ceiling: Mode
+    seed: bytes = field(repr=False)
+    """32 random bytes that the salts of those who step down from personal to pseudonymous are made from."""
+
+
+AnyChange = Change | Erasure | Ceiling
+
+
+class _ChangeWire(msgspec.Struct, tag_field="type", tag="preference"):
+    """A preference as it stands on the topic. `purposes` and `mode` are as its sender wrote them."""
+
     preference_id: str
     tenant: str
     recipient: str
@@ -407,40 +479,72 @@ class _ChangeWire(msgspec.Struct):
     proof: dict[str, str | bool] | None = None
 
 
+class _ErasureWire(msgspec.Struct, tag_field="type", tag="erasure"):
+    request_id: str
+    tenant: str
+    recipient: str
+    requested_at: Int64
+    source: str
+
+
+class _CeilingWire(msgspec.Struct, tag_field="type", tag="ceiling"):
+    id: str
+    tenant: str
+    purpose: str
+    ceiling: str
+    seed: Bytes32
+
+
 class _Typed(msgspec.Struct):
     type: str
 
 
-_change_decoder = msgspec.json.Decoder(_ChangeWire)
+_AnyWire = _ChangeWire | _ErasureWire | _CeilingWire
+_change_decoder: msgspec.json.Decoder[_AnyWire] = msgspec.json.Decoder(_AnyWire)
 _type_decoder = msgspec.json.Decoder(_Typed)
 _NOT_READ = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_TYPES = ("preference", "erasure", "ceiling")
 
 
-def encode_change(change: Change) -> bytes:
-    """The message on tracking.changes. Raises ValueError when it says neither or both of `modes` and `everything`."""
+def encode_change(change: AnyChange) -> bytes:
+    """The message on tracking.changes.
+
+    Raises ValueError when a preference says neither or both of `modes` and `everything`.
+    """
+    match change:
+        case Erasure():
+            wire: _AnyWire = _ErasureWire(
+                change.request_id, change.tenant, change.recipient, change.requested_at, change.source
+            )
+        case Ceiling():
+            wire = _CeilingWire(change.id, change.tenant, change.purpose, change.ceiling.word, change.seed)
+        case Change():
+            wire = _wire_of_preference(change)
+    return msgspec.json.encode(wire)
+
+
+def _wire_of_preference(change: Change) -> _ChangeWire:
     if (change.modes is None) == (change.everything is None):
         raise ValueError("a change has either modes or one mode for everything")
-    return msgspec.json.encode(
-        {
-            "type": "preference",
-            "preference_id": change.preference_id,
-            "tenant": change.tenant,
-            "recipient": change.recipient,
-            "decided_at": change.decided_at,
-            "purposes": "*"
-            if change.modes is None
-            else {
-                purpose: {kind: mode.word for kind, mode in kinds.items()} for purpose, kinds in change.modes.items()
-            },
-            "mode": change.everything.word if change.everything is not None else None,
-            "salts": change.salts,
-            "key_version": change.key_version,
-            "proof": change.proof,
+    purposes: Any = "*"
+    if change.modes is not None:
+        purposes = {
+            purpose: {kind: mode.word for kind, mode in kinds.items()} for purpose, kinds in change.modes.items()
         }
+    return _ChangeWire(
+        change.preference_id,
+        change.tenant,
+        change.recipient,
+        change.decided_at,
+        purposes,
+        change.key_version,
+        change.everything.word if change.everything is not None else None,
+        change.salts,
+        change.proof,
     )
 
 
-def parse_change(raw: bytes | None) -> Change:
+def parse_change(raw: bytes | None) -> AnyChange:
     """Read a message of tracking.changes. Raises BadRow and nothing else: `bad_value` for another type of change."""
     if raw is None:
         raise BadRow(Reason.TOMBSTONE, None, "a value")
@@ -448,6 +552,16 @@ def parse_change(raw: bytes | None) -> Change:
         wire = _change_decoder.decode(raw)
     except _NOT_READ:
         _refuse_change(raw)
+    match wire:
+        case _ErasureWire():
+            return Erasure(wire.request_id, wire.tenant, wire.recipient, wire.requested_at, wire.source)
+        case _CeilingWire():
+            return Ceiling(wire.id, wire.tenant, wire.purpose, _mode(wire.ceiling, "ceiling"), wire.seed)
+        case _ChangeWire():
+            return _preference_of(wire)
+
+
+def _preference_of(wire: _ChangeWire) -> Change:
     modes = everything = None
     if wire.purposes == "*":
         everything = _mode(wire.mode, "mode")
@@ -482,8 +596,8 @@ def _refuse_change(raw: bytes) -> NoReturn:
         raise BadRow(Reason.WRONG_TYPE, "type", "an object with a type") from None
     except _NOT_READ:
         raise BadRow(Reason.NOT_JSON, None, "one JSON object") from None
-    if kind != "preference":
-        raise BadRow(Reason.BAD_VALUE, "type", "preference") from None
+    if kind not in _TYPES:
+        raise BadRow(Reason.BAD_VALUE, "type", "a type of change that this release knows") from None
     raise BadRow(Reason.WRONG_TYPE, None, "a change as intake writes it") from None
 
 
@@ -549,7 +663,7 @@ def decode_state(raw: bytes) -> RecipientState:
 
 
 def encode_receipt(
-    preference_id: str,
+    number: str,
     kind: str,
     tenant: str,
     completed_at: int,
@@ -557,13 +671,15 @@ def encode_receipt(
     gone_by: int,
     disclosed_to: Iterable[str] = (),
 ) -> bytes:
-    """The confirmation of a withdrawal. `removed` counts what went (`rows`, `mappings`); times go out as RFC 3339.
+    """The confirmation of a withdrawal, an erasure or a lowered ceiling; times go out as RFC 3339.
 
-    `gone_by` is when the bytes have left the stores' disks. It names no recipient: whoever sent the preference knows.
+    `number` is the preference's id or the request's. `removed` counts what went; `gone_by` is when the bytes have left
+    the disks; `disclosed_to` is to whom the sender has to pass an erasure on (Art. 19 GDPR). It names no recipient:
+    whoever sent the preference or the request knows.
     """
     return orjson.dumps(
         {
-            "preference_id": preference_id,
+            "preference_id" if kind == "withdrawal" else "request_id": number,
             "kind": kind,
             "tenant": tenant,
             "completed_at": format_time(completed_at),

@@ -17,6 +17,7 @@ import pyarrow as pa
 import structlog
 
 from streams import changes as steps
+from streams import plan as planning
 from streams.buffer import Buffer
 from streams.chain import NEWEST_RULES, Claim, Claims, Kind, Moment
 from streams.errors import ChainStopped, LostLog, StoreLate
@@ -99,6 +100,7 @@ class Partition:
                 )
             log.info("the newest claim is done already, reading again", partition=self.number)
             await asyncio.sleep(0.2)
+        self.state.look_for_superseded()
         last, same_events, same_changes = newest, True, True
         if newest is None and (found := await self._inherited()) is not None:
             last, same_events, same_changes = found
@@ -410,7 +412,7 @@ class Partition:
         identity, analytics, keys = resources.identity, resources.analytics, resources.keys
         with timed("plan"):
             plan = await self._computed(
-                lambda: steps.plan(claim, records, tenants, self.state, keys, resources.was_off)
+                lambda: planning.plan(claim, records, tenants, self.state, keys, resources.was_off)
             )
         await self._reject(Stage.CHANGES, CHANGES, claim, records, plan.bad)
         with timed("ledger"):  # a
@@ -420,15 +422,19 @@ class Partition:
         with timed("remove"):  # d, e
             await self._guarded(claim, lambda _: steps.remove(claim, plan, identity, analytics, keys))
         with timed("state"):  # f
-            states = steps.states(plan)
+            states = planning.states(plan)
             await patiently(lambda: resources.send_all(STATE, self.number, states), resources.waits)
-            for key, value in states:
-                self.state.put(key, value)
+            self.state.put_all(states)
         with timed("receipts"):  # g
             receipts = await self._guarded(
-                claim, lambda until: steps.write_receipts(claim, identity, resources.gone_after_ms, until)
+                claim,
+                lambda until: steps.write_receipts(
+                    claim, identity, resources.gone_after_ms, resources.erased_after_ms, until
+                ),
             )
             await patiently(lambda: resources.send_receipts(receipts), resources.waits)
+        if plan.lowers_a_ceiling:  # the next claim must name the settings that lowered it
+            self._deadline = (0, 0.0)
         resources.metrics.changes(len(records))
 
     async def _reject(
@@ -441,9 +447,9 @@ class Partition:
             )
 
     async def _write_back(self) -> None:
-        """A stalled worker has written an older state over a newer one: write the newer one again."""
+        """Where the topic's last word is an older state, or that of somebody who was erased: write what holds."""
         stale, self.state.stale = self.state.stale, []
-        again = [(key, value) for key in dict.fromkeys(stale) if (value := self.state.raw(key)) is not None]
+        again = [(key, self.state.written(key)) for key in dict.fromkeys(stale)]
         if again:
             await patiently(lambda: self._resources.send_all(STATE, self.number, again), self._resources.waits)
 

@@ -26,7 +26,7 @@ from pseudonymizer.recipients import BadRecipient, canonical
 from pseudonymizer.siphash import Messages
 from streams.chain import PRIMARY
 from streams.errors import BadRow, Reason
-from streams.messages import KINDS, decode_state
+from streams.messages import EVERYTHING, KINDS, decode_state
 from streams.partitioner import SEPARATOR, message_key, partitions_of
 
 if TYPE_CHECKING:
@@ -264,7 +264,8 @@ class People:
         name = key.partition(SEPARATOR)[2].decode()
         purposes = decode_state(raw).purposes if raw is not None else {}
         for purpose, of_purpose in tenant.purposes.items():
-            consent = purposes.get(purpose, {}).get(kind)
+            # Of whoever was erased nothing is left but a decision for everything.
+            consent = purposes.get(purpose, {}).get(kind) or purposes.get(EVERYTHING, {}).get(kind)
             if consent is None and (purpose != PRIMARY or self._stays_off(tenant.name, name, kind)):
                 continue
             limits = thresholds(consent, of_purpose.ceiling)

@@ -30,6 +30,7 @@ class Stage(StrEnum):
 
     EVENTS = "events"
     PREFERENCES = "preferences"
+    REQUESTS = "requests"
     MAILINGS = "mailings"
     CHANGES = "changes"
 

@@ -26,7 +26,19 @@ from streams.state import StateIndex
 from streams.stores import Role, Store, StoreClient, connect
 from streams.tail import Tail
 from streams.tenants import TenantSettings
-from streams.topics import EVENTS, MAILINGS, RECEIPTS, REJECTED, STATE, committed_offset, ends, topic_ids
+from streams.topics import (
+    EVENTS,
+    KEPT_DAYS,
+    MAILINGS,
+    RECEIPTS,
+    REJECTED,
+    STATE,
+    committed_offset,
+    ends,
+    erased_after_ms,
+    topic_ids,
+    withdrawn_after_ms,
+)
 
 if TYPE_CHECKING:
     from streams.errors import BadRow
@@ -34,8 +46,6 @@ if TYPE_CHECKING:
     from streams.transport import Record
 
 T = TypeVar("T")
-KEPT_DAYS = 14  # a sealed rejection can be opened for this long
-COMPACTION_MS = 2 * 86_400_000  # tracking.state lets go of an old value within segment.ms + max.compaction.lag.ms
 
 
 class Resources:
@@ -45,7 +55,8 @@ class Resources:
         self.settings, self.name = settings, name
         self.waits, self.metrics = Waits(), Metrics()
         self.declarations = Declarations()
-        self.gone_after_ms = max(settings.events_retention_hours * 3_600_000, COMPACTION_MS) + 3_600_000
+        self.gone_after_ms = withdrawn_after_ms(settings)
+        self.erased_after_ms = erased_after_ms(settings)
         self.was_off: WasOff = {}
         self.end_is_a_lower_bound = False
         self.states: dict[int, StateIndex] = {}
@@ -165,7 +176,7 @@ class Resources:
 
     def follow_states(self, partitions: Iterable[int]) -> None:
         """Follow tracking.state of exactly these partitions; those that stay keep what was read already."""
-        self.states = {number: self.states.get(number) or StateIndex() for number in partitions}
+        self.states = {number: self.states.get(number) or StateIndex(self.keys.stub_keys) for number in partitions}
         self.tail.follow(STATE, self.states, self._apply_states)
 
     def _apply_states(self, partition: int, records: list[Record]) -> None:
@@ -174,7 +185,7 @@ class Resources:
 
     # --- what is sent ---
 
-    async def send_all(self, topic: str, partition: int, messages: Sequence[tuple[bytes, bytes]]) -> None:
+    async def send_all(self, topic: str, partition: int, messages: Sequence[tuple[bytes, bytes | None]]) -> None:
         """Send, and wait until all in-sync replicas have it. May be called again with the same. Raises BrokerError."""
         await self._send([(topic, partition, key, value) for key, value in messages])
 
@@ -182,7 +193,7 @@ class Resources:
         """Send to tracking.receipts, keyed by the receipt's id."""
         await self._send([(RECEIPTS, None, key.encode(), value) for key, value in receipts])
 
-    async def _send(self, messages: Sequence[tuple[str, int | None, bytes, bytes]]) -> None:
+    async def _send(self, messages: Sequence[tuple[str, int | None, bytes, bytes | None]]) -> None:
         try:
             futures = [
                 await self._producer.send(topic, value, key=key, partition=partition)

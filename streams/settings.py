@@ -99,6 +99,13 @@ class Settings:
         least=1,
         most=72,
     )
+    backups_days: int = _setting(
+        0,
+        "days",
+        "How long backups of the stores, the key ring and Kafka's disks are kept: receipts name it in `gone_by`.",
+        least=0,
+        most=3650,
+    )
     session_timeout_seconds: float = _setting(
         10.0,
         "seconds",

@@ -159,6 +159,18 @@ def changes(before: Mapping[str, TenantSettings], after: Mapping[str, TenantSett
     return lines
 
 
+def lowered(before: Mapping[str, TenantSettings], after: Mapping[str, TenantSettings]) -> list[tuple[str, str, Mode]]:
+    """Tenant, purpose and ceiling now, wherever it was higher before; a purpose that goes allows nothing new."""
+    found = []
+    for name in before.keys() & after.keys():
+        for purpose, limits in before[name].purposes.items():
+            now = after[name].purposes.get(purpose)
+            ceiling = now.ceiling if now else Mode.ANONYMOUS
+            if ceiling < min(limits.ceiling, Mode.PERSONAL):
+                found.append((name, purpose, ceiling))
+    return sorted(found)
+
+
 def _flat(tenant: TenantSettings) -> dict[str, str]:
     purposes = {
         f"purposes.{purpose}": f"up to {limits.ceiling.word} for {limits.retention_days} days"

@@ -71,7 +71,13 @@ def topics(settings: Settings) -> tuple[Topic, ...]:
         topic(EVENTS, keyed, events_ms, "senders", "workers", True, "long enough to outlive an outage"),
         topic(PREFERENCES, keyed, 7 * DAY_MS, "senders", "workers", True, "no withdrawal may be lost in a long outage"),
         topic(
-            REQUESTS, keyed, NO_LIMIT, "senders, rights", "workers, rights", True, "kept until they can be carried out"
+            REQUESTS,
+            keyed,
+            7 * DAY_MS,
+            "senders, rights",
+            "workers, rights",
+            True,
+            "no request may be lost in a long outage",
         ),
         topic(MAILINGS, 1, NO_LIMIT, "senders", "workers", False, "read whole by every worker; claims name positions"),
         topic(
@@ -98,6 +104,7 @@ _OWN: dict[str, dict[str, str]] = {
     # Retention lets go of whole segments: a segment of half an hour keeps an event at most that much longer.
     EVENTS: {"max.message.bytes": str(2 << 20), "segment.ms": str(HOUR_MS // 2)},
     PREFERENCES: {"max.message.bytes": str(2 << 20), "segment.ms": str(HOUR_MS)},
+    REQUESTS: {"segment.ms": str(HOUR_MS)},
     MAILINGS: {"max.message.bytes": str(2 << 20)},
     # What was trimmed leaves the disk when its segment is over: salts must not lie in it for a week.
     CHANGES: {"max.message.bytes": str(2 << 20), "segment.ms": str(HOUR_MS)},
@@ -112,6 +119,25 @@ _OWN: dict[str, dict[str, str]] = {
     REJECTED: {"segment.ms": str(DAY_MS)},
 }
 NAMES = (EVENTS, PREFERENCES, REQUESTS, MAILINGS, CHANGES, STATE, REJECTED, RECEIPTS)
+
+
+KEPT_DAYS = 14  # a sealed rejection can be opened for this long: then the key of its day is destroyed
+
+
+def withdrawn_after_ms(settings: Settings) -> int:
+    """How long after a withdrawal its bytes have left the topics and the stores' old parts, backups included.
+
+    What events say of her stays as long as events do; her old state goes within segment.ms + max.compaction.lag.ms.
+    """
+    return max(settings.events_retention_hours * HOUR_MS, 2 * DAY_MS) + HOUR_MS + settings.backups_days * DAY_MS
+
+
+def erased_after_ms(settings: Settings) -> int:
+    """How long after an erasure nothing of hers is left: as `withdrawn_after_ms`, and what she and her sender have said
+    lies in tracking.preferences and tracking.requests for a week and a segment, what was refused of hers under the
+    key of its day."""
+    said, refused = 7 * DAY_MS + HOUR_MS, (KEPT_DAYS + 1) * DAY_MS
+    return max(withdrawn_after_ms(settings), max(said, refused) + HOUR_MS + settings.backups_days * DAY_MS)
 
 
 # --- the plan ---

@@ -27,7 +27,7 @@ from streams.intake import TOPICS as TAKEN_IN
 from streams.intake import Intake
 from streams.partition import Overtaken, Partition
 from streams.resources import Resources
-from streams.topics import CHANGES, EVENTS, MAILINGS, PREFERENCES, trim
+from streams.topics import CHANGES, EVENTS, MAILINGS, PREFERENCES, REQUESTS, trim
 from streams.transport import Chunk, ChunkApp, co_partitioned, fetch_batches
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("schleuse.worker")
 
-CHUNKED = (EVENTS, CHANGES, PREFERENCES, MAILINGS)
+CHUNKED = (EVENTS, CHANGES, PREFERENCES, REQUESTS, MAILINGS)
 LOOK_SECONDS = 5.0  # how often the topics' ids and the lag are looked at
 TRIM_SECONDS = 60.0
 LATE_SECONDS = 600.0  # longer than any insert's deadline

@@ -79,7 +79,9 @@ _VIEW_TARGETS = ("engagement", "cells_hourly", "cells_unique", "seen", "outcomes
 # By these columns the worker counts what it removes. It reads no behaviour back, and no recipient.
 _COUNTED_BY = ("pseudonym", "incarnation", "claim")
 # Who was `off` is restored from the ledger when a state is lost: by blind index, without the proof of consent.
-_LEDGER = ("tenant", "blind", "purpose", "kind", "mode", "effect", "decided_at", "recorded_at", "incarnation")
+_LEDGER = (
+    "tenant", "blind", "purpose", "kind", "mode", "effect", "decided_at", "recorded_at", "incarnation", "claim"
+)  # fmt: skip
 
 GRANTS: tuple[Grant, ...] = (
     # worker: writes both stores; reads its own chain, and no person.
@@ -87,11 +89,12 @@ GRANTS: tuple[Grant, ...] = (
     *_on(_A, Role.WORKER, "SELECT", "claims", "removals", "mailings", "incarnations", "outcomes", "seen", "settings"),
     Grant(_A, Role.WORKER, "SELECT", "engagement", (*_COUNTED_BY, "partition")),
     *_on(_A, Role.WORKER, "ALTER DELETE", "engagement"),
-    *_on(_I, Role.WORKER, "INSERT", "recipients", "consents", "requests", "receipts", "removals"),
-    *_on(_I, Role.WORKER, "SELECT", "requests", "receipts", "removals"),
-    Grant(_I, Role.WORKER, "SELECT", "recipients", _COUNTED_BY),
+    *_on(_I, Role.WORKER, "INSERT", "recipients", "consents", "requests", "receipts", "removals", "erasing"),
+    *_on(_I, Role.WORKER, "SELECT", "requests", "receipts", "removals", "erasing"),
+    Grant(_I, Role.WORKER, "SELECT", "recipients", (*_COUNTED_BY, "tenant", "blind")),
     Grant(_I, Role.WORKER, "SELECT", "consents", _LEDGER),
-    *_on(_I, Role.WORKER, "ALTER DELETE", "recipients"),
+    Grant(_I, Role.WORKER, "SELECT", "disclosures", ("tenant", "blind", "disclosed_to", "at")),
+    *_on(_I, Role.WORKER, "ALTER DELETE", "recipients", "consents", "disclosures"),
     # rights: the commands that answer one person about herself (access, erasure), and whoever has to prove it. Nobody
     # changes or removes a line of the audit trail.
     *_on(_I, Role.RIGHTS, "SELECT", "recipients", "consents", "requests", "receipts", "audit", "disclosures"),

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
+import time
+from collections.abc import Sequence
+
 import click
 
+from pseudonymizer.consent import Mode
 from streams import tenants as file
-from streams.errors import SettingsError
+from streams.errors import BrokerError, SettingsError
+from streams.messages import Ceiling, encode_change
+from streams.outbox import deliver
 from streams.settings import Settings
 from streams.stores import Role, Store, StoreClient, connect
+from streams.topics import CHANGES
 
 
 @click.group()
@@ -49,7 +57,8 @@ def show(settings: Settings, as_json: bool) -> None:
 def apply(settings: Settings, yes: bool) -> None:
     """Show what the tenants file would change, and with --yes put it in force: from each worker's next claim on.
 
-    A lower ceiling holds for events from then on; it removes no rows. Exit code 1 when there are changes and no --yes.
+    A lower ceiling reaches back: rows and mappings above it are removed, of everybody. It does not give them back when
+    it rises again: that takes a new grant of each recipient. Exit code 1 when there are changes and no --yes.
     """
     wanted = file.load(settings.tenants)
     if not wanted:
@@ -78,6 +87,58 @@ def apply(settings: Settings, yes: bool) -> None:
     finally:
         analytics.close()
     click.echo(f"in force: {file.fingerprint(body)}")
+    _cap(settings, file.lowered(before, wanted))
+
+
+@tenants.command()
+@click.option("--yes", is_flag=True, help="Do it.")
+@click.pass_obj
+def cap(settings: Settings, yes: bool) -> None:
+    """Remove whatever is above the ceilings in force, of everybody: what `apply` does where it lowers one.
+
+    Only needed when that command was cut off between the two; twice is once.
+    """
+    analytics = connect(settings, Store.ANALYTICS, Role.OPERATOR)
+    try:
+        found = file.in_force(analytics)
+    finally:
+        analytics.close()
+    ceilings = [
+        (tenant.name, purpose, limits.ceiling)
+        for tenant in found.values()
+        for purpose, limits in tenant.purposes.items()
+        if limits.ceiling < Mode.PERSONAL
+    ]
+    if not ceilings:
+        click.echo("no ceiling is below personal: there is nothing above one")
+        return
+    if not yes:
+        raise SettingsError(f"nothing was removed above {len(ceilings)} ceilings: --yes does")
+    _cap(settings, ceilings)
+
+
+def _cap(settings: Settings, ceilings: Sequence[tuple[str, str, Mode]]) -> None:
+    """Tell every partition. The changes come after the settings: no claim behind them names the ones before."""
+    at = time.time_ns() // 1_000_000
+    changes = [
+        Ceiling(f"ceiling:{purpose}:{at}", tenant, purpose, ceiling, secrets.token_bytes(32))
+        for tenant, purpose, ceiling in ceilings
+    ]
+    if not changes:
+        return
+    try:
+        deliver(
+            settings.broker,
+            "lowering ceilings",
+            ((CHANGES, p, None, encode_change(change)) for change in changes for p in range(settings.partitions)),
+        )
+    except BrokerError as error:
+        raise BrokerError(
+            f"{error}; the settings are in force, but what is above their ceilings is still there: "
+            "schleuse tenants cap --yes"
+        ) from None
+    for tenant, purpose, ceiling in ceilings:
+        click.echo(f"{tenant}: whatever is above {ceiling.word} for {purpose} goes; its receipts say when it has gone")
 
 
 def _put(analytics: StoreClient, body: str) -> None:

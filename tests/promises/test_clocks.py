@@ -10,7 +10,8 @@ import pytest
 
 from pseudonymizer.keys import KeyKind
 from streams.keyring import KeyRing
-from streams.resources import KEPT_DAYS, Resources
+from streams.resources import Resources
+from streams.topics import KEPT_DAYS
 from tests.lock import Lock
 
 pytestmark = pytest.mark.stack

@@ -32,6 +32,7 @@ from streams.errors import ChainStopped, LostLog
 from streams.keyring import KeyRing
 from streams.partition import Overtaken, Partition
 from streams.partitioner import message_key, partition_of
+from streams.plan import plan
 from streams.resources import Resources
 from streams.state import StateIndex
 from streams.stores import Role, Store, connect
@@ -350,7 +351,7 @@ def test_a_late_grant_leaves_no_data_key_of_a_mapping_that_is_gone(lock: Lock, n
             claim = moment.newest
             assert claim
             tenants = one.resources.tenants_of(claim.settings)
-            late = steps.plan(claim, [granted], tenants, StateIndex(), keys, {})
+            late = plan(claim, [granted], tenants, StateIndex(), keys, {})
             before = kept()
             assert [row[3].hex() for row in late.mappings] == before
             steps.write_ledger(claim, late, identity, keys, moment.now_ms + 60_000)

@@ -406,7 +406,8 @@ def stopped_in(story: Story, sleeper: WorkerProcess, proxy: Proxy, what: bytes) 
     held = Held(lambda exchange: exchange.writes and what in exchange.statement[:80])
     proxy.fault = held
     parts: list[list[Message]] = []
-    for _ in range(20):  # until the chain gives it such a claim
+    end = time.monotonic() + 60
+    while time.monotonic() < end:  # until the chain gives it such a claim
         parts = parts or story.wave()
         story.send(parts.pop(0))
         if held.held.wait(0.7):

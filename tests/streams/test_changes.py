@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from pseudonymizer.consent import ALWAYS, Consent, Effect, Mode, Salt
 from streams.chain import Kind
-from streams.changes import ChangesPlan, plan, states
 from streams.declarations import Declarations
 from streams.errors import Reason
 from streams.events import EventsWork
@@ -19,6 +18,7 @@ from streams.incarnation import WasOff
 from streams.keys import Keys
 from streams.messages import encode_state
 from streams.partitioner import message_key
+from streams.plan import ChangesPlan, plan, states
 from streams.seen import Seen
 from streams.state import StateIndex
 from streams.tenants import TenantSettings
@@ -107,9 +107,9 @@ def test_after_half_of_the_states_are_written_the_rest_is_planned_and_nothing_el
     assert rest.consents == [row for row in whole.consents if row[1] in of_blind]
     assert rest.mappings == [row for row in whole.mappings if row[5] in of_blind]
     ids = {f"tracking.preferences:0:{record.offset}" for record in records if record.key not in done}
-    assert rest.withdrawals == [one for one in whole.withdrawals if one.preference_id in ids]
+    assert rest.confirmations == [one for one in whole.confirmations if one.id in ids]
     assert set(rest.remove) <= set(whole.remove)
-    assert sum((len(one.remove) for one in rest.withdrawals), 0) <= len(rest.remove)
+    assert sum((len(one.remove) for one in rest.confirmations), 0) <= len(rest.remove)
 
     for key, value in states(rest):
         index.put(key, value)
@@ -150,7 +150,7 @@ def test_a_mode_for_everything_reaches_a_purpose_that_the_tenant_gave_up(keys: K
     result = carried_out(keys, index, change(1, ERIKA, OFF, BEGAN + 1), of=fewer)
     assert len(result.remove) == 1
     assert modes(index, ERIKA)["advice", "open"] is OFF
-    assert [one.remove for one in result.withdrawals] == [result.remove]
+    assert [one.remove for one in result.confirmations] == [result.remove]
 
 
 def test_a_grant_for_a_purpose_that_the_tenant_gave_up_draws_no_salt(keys: Keys) -> None:
@@ -216,10 +216,10 @@ def test_a_withdrawal_of_everything_holds_for_a_purpose_that_comes_after_it(keys
 )
 def test_a_receipt_where_it_is_due(keys: Keys, asked: Any, at: int, effect: str, due: bool) -> None:
     index = StateIndex()
-    assert carried_out(keys, index, change(0, ERIKA, opens(PERSONAL), BEGAN)).withdrawals == []
+    assert carried_out(keys, index, change(0, ERIKA, opens(PERSONAL), BEGAN)).confirmations == []
     result = planned(keys, index, [change(1, ERIKA, asked, BEGAN + at)])
     assert effects(result)[0] == effect
-    assert [one.preference_id for one in result.withdrawals] == (["tracking.preferences:0:1"] if due else [])
+    assert [one.id for one in result.confirmations] == (["tracking.preferences:0:1"] if due else [])
 
 
 def test_a_withdrawal_of_everything_is_confirmed_where_a_part_was_withdrawn_at_the_same_time(keys: Keys) -> None:
@@ -227,9 +227,9 @@ def test_a_withdrawal_of_everything_is_confirmed_where_a_part_was_withdrawn_at_t
     carried_out(keys, index, change(0, ERIKA, opens(ANONYMOUS), BEGAN))
     result = carried_out(keys, index, change(1, ERIKA, ANONYMOUS, BEGAN))
     assert set(effects(result)) == {"unchanged", "confirmed"}
-    assert [one.preference_id for one in result.withdrawals] == ["tracking.preferences:0:1"]
+    assert [one.id for one in result.confirmations] == ["tracking.preferences:0:1"]
     again = carried_out(keys, index, change(2, ERIKA, ANONYMOUS, BEGAN))
-    assert again.withdrawals == []
+    assert again.confirmations == []
 
 
 def test_one_message_may_raise_and_lower_and_its_receipt_names_what_went(keys: Keys) -> None:
@@ -238,7 +238,7 @@ def test_one_message_may_raise_and_lower_and_its_receipt_names_what_went(keys: K
     mixed = {"engagement": {"open": ANONYMOUS, "click": PERSONAL}}
     result = carried_out(keys, index, change(1, ERIKA, mixed, BEGAN + 1))
     assert effects(result) == [Effect.LOWERED, Effect.RAISED]
-    (withdrawal,) = result.withdrawals
+    (withdrawal,) = result.confirmations
     assert len(withdrawal.remove) == len(withdrawal.unmap) == 1
     assert len(result.mappings) == 1
     assert result.mappings[0][3] not in withdrawal.remove
@@ -300,7 +300,7 @@ def test_a_change_or_a_state_that_cannot_be_read_costs_only_itself(keys: Keys) -
         1: Reason.NOT_JSON,
         2: Reason.TOMBSTONE,
         3: Reason.UNKNOWN_TENANT,
-        4: Reason.UNKNOWN_TENANT,
+        4: Reason.MISSING_FIELD,
     }
     assert list(result.states) == [message_key("acme", MAX)]
     assert "example.com" not in "".join(str(flaw) for _, flaw in result.bad)
@@ -329,4 +329,4 @@ def test_a_grant_under_a_root_key_that_is_gone_maps_nobody(keys: Keys) -> None:
     result = carried_out(keys, index, *records, of=of)
     assert [row[0] for row in result.mappings] == ["acme"]
     assert effects(result) == ["raised", "lowered", "raised"]
-    assert (result.remove, len(result.withdrawals)) == ([], 1)
+    assert (result.remove, len(result.confirmations)) == ([], 1)

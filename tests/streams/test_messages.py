@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pseudonymizer.consent import ALWAYS, DEFAULT, LEVELS, Consent, Mode, Salt
@@ -27,6 +27,7 @@ from streams.messages import (
     parse_change,
     parse_mailing,
     parse_preference,
+    parse_request,
     parse_time,
     state_version,
 )
@@ -325,8 +326,10 @@ VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
 )
 FIELDS = ["tenant", "recipient", "decided_at", "purposes", "mode", "proof", "mailing", "name", "sent_at", "links"]
+FIELDS += ["request_id", "kind", "requested_at"]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(st.dictionaries(st.sampled_from(FIELDS), VALUES), st.binary(max_size=30) | st.none())
 def test_whatever_comes_in_is_read_or_refused_with_one_kind_of_error(
     changes: dict[str, Any], raw: bytes | None
@@ -335,6 +338,7 @@ def test_whatever_comes_in_is_read_or_refused_with_one_kind_of_error(
         for read in (
             lambda value: parse_preference(value, TENANTS, NOW),
             lambda value: parse_mailing(value, TENANTS),
+            lambda value: parse_request(value, TENANTS, NOW),
             parse_change,
             lambda value: decode_state(value or b""),
             lambda value: state_version(value or b""),

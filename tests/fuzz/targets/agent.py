@@ -8,18 +8,18 @@ what may have a row (P1), and that nothing of a withdrawn stretch can be compute
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from pseudonymizer.consent import ALWAYS, Mode
 from pseudonymizer.decisions import Off, Row, decide, thresholds
 from streams.chain import Kind
-from streams.changes import plan, states
 from streams.errors import BadRow
 from streams.intake import Intake
-from streams.messages import Change, RecipientState, encode_change
+from streams.messages import Ceiling, Change, Erasure, RecipientState, encode_change
 from streams.partitioner import message_key
+from streams.plan import plan, states
 from streams.state import StateIndex
 from streams.tenants import TenantSettings
 from tests.claims import Fetched, claim, tenants
@@ -53,12 +53,16 @@ CEILINGS = tuple(
 
 
 class Asked(NamedTuple):
-    """A message of tracking.preferences that ought to be accepted, as its sender meant it."""
+    """A message that ought to be accepted, as its sender meant it; neither modes nor everything: erase her."""
 
     who: int
     at: int
     modes: dict[tuple[str, str], Mode] | None
     everything: Mode | None
+
+    @property
+    def erases(self) -> bool:
+        return self.modes is None and self.everything is None
 
 
 @dataclass
@@ -99,14 +103,16 @@ class World:
 
     def __init__(self) -> None:
         self.tenants = CEILINGS[0]
-        self.index = StateIndex()
+        self.index = StateIndex(keys().stub_keys)
         self.cells: dict[tuple[int, str, str], Cell] = {}
         self.waiting: list[tuple[Fetched, Asked]] = []
-        self.sent: list[tuple[Fetched, Asked, Change]] = []
+        self.sent: list[tuple[Fetched, Asked, Change | Erasure]] = []
         self.offset = 0
         self.number = 0
         self.gone: set[bytes] = set()
         """Every pseudonym that was ever withdrawn."""
+        self.erased: set[bytes] = set()
+        """Pseudonyms of whom this claim erases."""
 
     def cell(self, who: int, purpose: str, kind: str) -> Cell:
         """What is known; for a purpose that she has not decided on, what she last decided for everything."""
@@ -137,7 +143,7 @@ class World:
         assert asked is not None, "a preference was accepted that says nothing it may say"
         self.forward(asked, change)
 
-    def forward(self, asked: Asked, change: Change) -> None:
+    def forward(self, asked: Asked, change: Change | Erasure) -> None:
         value, key = encode_change(change), message_key(change.tenant, change.recipient)
         record = Fetched(self.offset, value, key, NOW)
         self.offset += 1
@@ -148,6 +154,9 @@ class World:
         """After a crash: the same preference, with other salts."""
         if self.sent:
             _, asked, change = self.sent[which % len(self.sent)]
+            if isinstance(change, Erasure):
+                self.forward(asked, change)
+                return
             salts = {
                 purpose: {kind: bytes(15) + bytes([self.offset % 256]) for kind in kinds}
                 for purpose, kinds in change.salts.items()
@@ -169,7 +178,10 @@ class World:
         assert result == again, "a plan is a function of the claim and the state before it"
         assert not result.bad
         for one in asked:
-            self.apply(one)
+            if one.erases:
+                self.erase(one)
+            else:
+                self.apply(one)
         for key, value in states(result):
             self.index.put(key, value)
         for row in result.mappings:
@@ -177,12 +189,14 @@ class World:
             who = PEOPLE.index(recipient)
             self.cell(who, purpose, kind).mapped.add(pseudonym)
             self.cell(who, purpose, kind).rows.add(pseudonym)
-        told = {pseudonym for one in result.withdrawals for pseudonym in one.remove}
+        told = {pseudonym for one in result.confirmations for pseudonym in one.remove}
         assert told == set(result.remove), "what goes stands in a receipt"
         assert set(result.unmap) <= set(result.remove)
         for cell in self.cells.values():
             cell.rows -= set(result.remove)
             cell.mapped -= set(result.unmap)
+        assert not self.erased - set(result.remove), "rows of whoever was erased are left"
+        self.erased = set()
         self.gone |= set(result.remove)
         assert not plan(made, records, self.tenants, self.index, keys(), {}).states, "done is done"
         self.look()
@@ -201,19 +215,77 @@ class World:
                 lowered = min(asked.everything, self.cell(asked.who, purpose, kind).mode)
                 self.decide(asked.who, purpose, kind, lowered, asked.at)
 
+    def erase(self, asked: Asked) -> None:
+        """What was granted anew after the request stands; of the rest, only whether she is off, and a time."""
+        for kind in KINDS:
+            primary = self.cell(asked.who, "engagement", kind)
+            dropped = []
+            for (who, purpose, of_kind), cell in list(self.cells.items()):
+                if (who, of_kind) != (asked.who, kind):
+                    continue
+                begun = cell.since(PSEUDONYMOUS)
+                if begun is not None and begun > asked.at:
+                    primary = Cell() if purpose == "engagement" else primary
+                    continue
+                dropped.append(cell)
+                self.erased |= cell.rows
+                del self.cells[who, purpose, of_kind]
+            since = primary.since(ANONYMOUS)
+            decided = max([asked.at, primary.effective[-1][1], *(cell.effective[-1][1] for cell in dropped)])
+            history = [(ANONYMOUS, ALWAYS)]
+            if since is None:
+                history.append((OFF, decided))
+            elif since != ALWAYS:
+                history += [(OFF, since - 1), (ANONYMOUS, since), (ANONYMOUS, decided)]
+            else:
+                history.append((ANONYMOUS, decided))
+            self.cells[asked.who, "*", kind] = Cell(history)
+
+    def lower(self, ceilings: Mapping[str, TenantSettings]) -> None:
+        """Other settings come into force; where a ceiling is lower, what is above it goes."""
+        before, self.tenants = self.tenants["acme"].purposes, ceilings
+        now = ceilings["acme"].purposes
+        lowered = {
+            name: now[name].ceiling for name in before if name in now and now[name].ceiling < before[name].ceiling
+        }
+        records = []
+        for purpose, ceiling in lowered.items():
+            change = Ceiling("c", "acme", purpose, ceiling, bytes(31) + bytes([self.offset % 256]))
+            records.append(Fetched(self.offset, encode_change(change), None, NOW))
+            self.offset += 1
+        if not records:
+            return
+        self.number += 1
+        made = claim(Kind.CHANGES, records, number=self.number)
+        result = plan(made, records, self.tenants, self.index, keys(), {})
+        assert not result.bad
+        self.index.put_all(states(result))
+        for cell in self.cells.values():
+            cell.rows -= set(result.remove)
+            cell.mapped -= set(result.unmap)
+        self.gone |= set(result.remove)
+        for person in PEOPLE:
+            known = self.index.state(message_key("acme", person)) or RecipientState((0, -1), {})
+            for purpose, ceiling in lowered.items():
+                for consent in known.purposes.get(purpose, {}).values():
+                    assert all(salt.level <= ceiling for salt in consent.salts), "above the ceiling"
+
     # --- what has to hold ---
 
     def look(self) -> None:
         for who, person in enumerate(PEOPLE):
             recipient = person
-            known = self.index.state(message_key("acme", recipient)) or RecipientState((0, -1), {})
+            key = message_key("acme", recipient)
+            known = self.index.state(key) or RecipientState((0, -1), {})
+            if known.purposes.keys() == {"*"}:
+                assert self.index.written(key) is None, "the address of somebody who was erased stays"
             computable = set()
             for purpose in PURPOSES:
                 pseudonymizer = keys().pseudonymizer("acme", purpose, 1)
                 assert pseudonymizer
                 for kind in KINDS:
                     cell = self.cell(who, purpose, kind)
-                    consent = known.purposes.get(purpose, {}).get(kind)
+                    consent = known.purposes.get(purpose, {}).get(kind) or known.purposes.get("*", {}).get(kind)
                     if consent is not None:
                         assert consent.mode is cell.mode
                     salts = consent.salts if consent else ()
@@ -265,6 +337,9 @@ def seeds() -> Iterator[bytes]:
     yield grant + run + lower + run
     yield grant + lower + star + run + bytes((3, 0, 0, 0)) + run
     yield bytes((0, 0, 1, 0xFA)) + run + bytes((4, 2, 0, 0)) + bytes((0, 9, 4, 0xA5)) + run + grant + star + run
+    erase = bytes((5, 0, 4, 0))
+    yield grant + run + erase + run + grant + run + bytes((3, 2, 0, 0)) + run
+    yield grant + erase + grant + bytes((0, 0, 7, 0x0F)) + run + erase + run + bytes((4, 1, 0, 0)) + run
     for proof in range(len(PROOFS)):
         yield bytes((0, proof << 2, 3, 0xE4)) + run
 
@@ -287,7 +362,7 @@ def _step(world: World, what: int, how: int, when: int, modes: int) -> None:
         "proof": proof,
     }
     arrived = min(at, NOW + TIMES // 2)  # a decision of the future was taken when it arrived
-    match what % 5:
+    match what % 6:
         case 0:
             cells = [(purpose, kind) for purpose in PURPOSES for kind in KINDS]
             left_out = when >> 3 & 3  # also messages about one purpose or kind only
@@ -310,7 +385,10 @@ def _step(world: World, what: int, how: int, when: int, modes: int) -> None:
             world.claim()
         case 3:
             world.forward_again(how)
-        case _:
+        case 4:
             world.claim()
-            world.tenants = CEILINGS[how % len(CEILINGS)]
+            world.lower(CEILINGS[how % len(CEILINGS)])
             world.look()
+        case _:
+            request = Erasure(f"e{who}{modes % 3}", "acme", PEOPLE[who], arrived, "tracking.requests:0:0")
+            world.forward(Asked(who, arrived, None, None), request)

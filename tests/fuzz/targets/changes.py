@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from pseudonymizer.consent import Mode
 from streams.chain import Kind
-from streams.changes import plan, states
 from streams.errors import BadRow
 from streams.messages import Change, decode_state, encode_change, parse_change
+from streams.plan import plan, states
 from streams.state import StateIndex
 from tests.claims import Fetched, change, claim
 from tests.fuzz.ring import keys

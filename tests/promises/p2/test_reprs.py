@@ -9,7 +9,6 @@ import orjson
 
 from pseudonymizer.consent import Mode
 from streams.chain import Kind
-from streams.changes import plan, states
 from streams.declarations import Declarations
 from streams.decode import decode, read_event
 from streams.errors import BadRow, Reason
@@ -18,6 +17,7 @@ from streams.feed.formats import FORMATS
 from streams.feed.items import FeedOptions, Message
 from streams.feed.records import record
 from streams.messages import parse_change, parse_preference
+from streams.plan import plan, states
 from streams.rejections import Rejection, Stage, gather, seal_content
 from streams.seen import Seen
 from streams.state import StateIndex
@@ -56,7 +56,7 @@ def _made(directory: Path, who: list[Canary]) -> list[object]:
         for key, value in states(planned):
             index.put(key, value)
             made.append(index.state(key))
-        made += [planned, *planned.withdrawals]
+        made += [planned, *planned.confirmations]
     acts = [event(n, her.address, url=bodies.urls(her)[0], user_agent=bodies.agent(her)) for n in range(3)]
     work = EventsWork(0, 1, keys, index, Seen(), Declarations())
     made += [work, work.build(claim(Kind.EVENTS, acts, number=2), acts, of), decode([a.value for a in acts], NOW)]  # type: ignore[arg-type]
