@@ -695,6 +695,11 @@ KEYS: dict[KeyKind, tuple[Personal, str, str]] = {
     KeyKind.PROOF: (NO, "named for a tenant; seals proofs of consent", "without end"),
     KeyKind.AUDIT: (NO, "one; authenticates the audit trail", "without end"),
     KeyKind.STUB: (NO, "one; hashes whom it still has to know after an erasure", "without end"),
+    KeyKind.EXPORT: (
+        KEYED_HASH,
+        "named by a blind index and a request; seals one access export",
+        "until the export expires, or its recipient is erased",
+    ),
 }
 
 KEYRING: tuple[Place, ...] = (

@@ -72,7 +72,7 @@ def find(desk: Desk, tenant: str, recipient: str) -> Person:
     key = message_key(tenant, name)
     stub = _stub_key(desk, tenant, name)
     partition = partition_of(key, partition_count(desk.settings.broker, STATE))
-    wanted = [key] if stub is None else [key, stub]
+    wanted = [key, stub]
     found = newest_states(desk.settings.broker, partition, wanted)
     newest = max(found, key=lambda which: state_version(found[which]), default=None)
     state = decode_state(found[newest]) if newest is not None else None
@@ -119,6 +119,6 @@ def pseudonyms(keys: Keys, tenant: str, recipient: str, state: RecipientState | 
     return tuple(result)
 
 
-def _stub_key(desk: Desk, tenant: str, recipient: str) -> bytes | None:
-    """The key under which an erasure leaves its stub. None as long as nothing writes stubs."""
-    return None
+def _stub_key(desk: Desk, tenant: str, recipient: str) -> bytes:
+    """The key under which an erasure leaves its stub."""
+    return desk.keys.stub_keys([message_key(tenant, recipient)])[0]
