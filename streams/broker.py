@@ -7,14 +7,14 @@ being done and the type of the error.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from streams.errors import BrokerError
+from streams.errors import BrokerError, SchleuseError
 
 CLIENT = "schleuse"
 CONNECT_MS = 10_000
@@ -38,10 +38,10 @@ class Described(NamedTuple):
 
 @contextmanager
 def told(broker: str, doing: str) -> Iterator[None]:
-    """Whatever Kafka's library raises inside becomes a BrokerError that quotes nothing of it."""
+    """Whatever Kafka's library raises inside becomes a BrokerError that quotes nothing of it; ours stays as it is."""
     try:
         yield
-    except BrokerError:
+    except SchleuseError:
         raise
     except Exception as error:
         raise BrokerError(f"Kafka at {broker} did not answer ({doing}: {type(error).__name__})") from None
@@ -92,17 +92,21 @@ def read_all(broker: str, topic: str) -> Iterator[Any]:
 
 
 def read_keys(broker: str, topic: str, partition: int, keys: Collection[bytes]) -> Iterator[Any]:
-    """The records under some keys that lay in one partition of `topic` when it was asked, in offset order.
+    """`read_partition` of the records under some keys."""
+    return read_partition(broker, topic, partition, frozenset(keys).__contains__)
+
+
+def read_partition(broker: str, topic: str, partition: int, wanted: Callable[[bytes], bool]) -> Iterator[Any]:
+    """The records whose keys are wanted that lay in one partition of `topic` when it was asked, in offset order.
 
     The whole partition is read, and no other record of it is kept. Raises BrokerError, also when there is no such
     partition.
     """
-    wanted = frozenset(keys)
     with _consumer(broker, f"reading {topic}") as consumer:
         here = [tp for tp in _partitions(consumer, broker, topic) if tp.partition == partition]
         if not here:
             raise BrokerError(f"Kafka at {broker} has no partition {partition} of {topic}")
-        yield from (record for record in _read(consumer, broker, here) if record.key in wanted)
+        yield from (one for one in _read(consumer, broker, here) if one.key is not None and wanted(one.key))
 
 
 def _read(consumer: KafkaConsumer, broker: str, partitions: Sequence[TopicPartition]) -> Iterator[Any]:

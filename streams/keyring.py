@@ -113,6 +113,10 @@ class KeyRing:
         """The 32 bytes of a key, or None: there is none, or it was destroyed."""
         return self._do(lambda: self._reading(lambda: self._read(kind, [name], version))).get(name)
 
+    def get_many(self, kind: KeyKind, names: Iterable[str]) -> dict[str, bytes]:
+        """`get` of version 1 of each name; those that are not there are left out."""
+        return self._do(lambda: self._read(kind, list(dict.fromkeys(names)), 1))
+
     def ensure(self, kind: KeyKind, name: str, version: int = 1) -> bytes:
         """The 32 bytes of a key, made where there is none.
 

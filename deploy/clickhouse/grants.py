@@ -98,7 +98,7 @@ GRANTS: tuple[Grant, ...] = (
     # rights: the commands that answer one person about herself (access, erasure), and whoever has to prove it. Nobody
     # changes or removes a line of the audit trail.
     *_on(_I, Role.RIGHTS, "SELECT", "recipients", "consents", "requests", "receipts", "audit", "disclosures"),
-    *_on(_I, Role.RIGHTS, "INSERT", "audit"),
+    *_on(_I, Role.RIGHTS, "INSERT", "audit", "disclosures"),
     *_on(_A, Role.RIGHTS, "SELECT", "engagement", "settings"),
     *_on(_A, Role.RIGHTS, "ALTER DELETE", "engagement"),
     # operator: sums and positions, never a row about a person; nothing in the identity store.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -70,40 +70,42 @@ def find(desk: Desk, tenant: str, recipient: str) -> Person:
     settings = desk.tenant(tenant)
     name = desk.canonical(settings, recipient)
     key = message_key(tenant, name)
-    stub = _stub_key(desk, tenant, name)
     partition = partition_of(key, partition_count(desk.settings.broker, STATE))
-    wanted = [key, stub]
-    found = newest_states(desk.settings.broker, partition, wanted)
-    newest = max(found, key=lambda which: state_version(found[which]), default=None)
-    state = decode_state(found[newest]) if newest is not None else None
+    state, is_stub = states(desk, partition, [key])[key]
     return Person(
         tenant,
         name,
         desk.blind(tenant, name),
         partition,
         state,
-        newest is not None and newest == stub,
+        is_stub,
         pseudonyms(desk.keys, tenant, name, state),
     )
 
 
-def newest_states(broker: str, partition: int, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
-    """The encoded state of the highest version of each of `keys` in a partition of tracking.state, as workers see it.
+def states(desk: Desk, partition: int, keys: Sequence[bytes]) -> dict[bytes, tuple[RecipientState | None, bool]]:
+    """What tracking.state says of each key (tenant, separator, canonical recipient) of one partition.
 
-    Raises BrokerError.
+    As workers see it: the highest version under the key and under its stub, and whether that is the stub.
+
+    Raises BrokerError, and BadRow when a state cannot be read.
     """
+    stubs = dict(zip(keys, desk.keys.stub_keys(keys), strict=True))
     found: dict[bytes, tuple[tuple[int, int], bytes]] = {}
-    for record in read_keys(broker, STATE, partition, keys):
+    for record in read_keys(desk.settings.broker, STATE, partition, [*keys, *stubs.values()]):
         if record.value is None:
             continue  # a tombstone removes nothing by itself: versions only rise
         try:
             version = state_version(record.value)
         except BadRow:
             continue  # no state of ours
-        known = found.get(record.key)
-        if known is None or known[0] <= version:
+        if record.key not in found or found[record.key][0] <= version:
             found[record.key] = version, record.value
-    return {key: value for key, (_, value) in found.items()}
+    result: dict[bytes, tuple[RecipientState | None, bool]] = {}
+    for key in keys:
+        newest = max((key, stubs[key]), key=lambda one: found[one][0] if one in found else (-1, -1))
+        result[key] = (decode_state(found[newest][1]), newest != key) if newest in found else (None, False)
+    return result
 
 
 def pseudonyms(keys: Keys, tenant: str, recipient: str, state: RecipientState | None) -> tuple[Pseudonym, ...]:
@@ -117,8 +119,3 @@ def pseudonyms(keys: Keys, tenant: str, recipient: str, state: RecipientState | 
                     value = maker.pseudonym(salt.value, recipient)
                     result.append(Pseudonym(purpose, kind, salt.level, salt.since, salt.key_version, value))
     return tuple(result)
-
-
-def _stub_key(desk: Desk, tenant: str, recipient: str) -> bytes:
-    """The key under which an erasure leaves its stub."""
-    return desk.keys.stub_keys([message_key(tenant, recipient)])[0]
