@@ -79,16 +79,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What the store said at one moment: its clock, the newest claim, the tenants' settings in force."""
+    """What the store said at one moment: its clock and the newest claim."""
 
     now_ms: int
     newest: Claim | None
-    settings: str
 
 
 _LOOK = """
-SELECT toUnixTimestamp64Milli(now64(3)), (SELECT argMax(hash, at) FROM settings),
-    (SELECT max(number) FROM incarnations),
+SELECT toUnixTimestamp64Milli(now64(3)), (SELECT max(number) FROM incarnations),
     (SELECT groupArray(claim) FROM
         (SELECT tuple(number, toString(kind), first, last, next_event, next_change, toUnixTimestamp64Milli(now), rules,
             mailings, settings, worker) AS claim
@@ -106,7 +104,8 @@ _TAKE = """
 INSERT INTO claims (incarnation, partition, number, kind, first, last, next_event, next_change, rules, mailings,
     settings, worker, deadline)
 SELECT {incarnation:UInt32}, {partition:UInt16}, {number:UInt64}, {kind:String}, {first:UInt64}, {last:UInt64},
-    {next_event:UInt64}, {next_change:UInt64}, {rules:UInt16}, {mailings:UInt64}, {settings:String}, {worker:String},
+    {next_event:UInt64}, {next_change:UInt64}, {rules:UInt16}, {mailings:UInt64},
+    (SELECT argMax(hash, at) FROM settings), {worker:String},
     fromUnixTimestamp64Milli({deadline:Int64})
 """
 
@@ -124,7 +123,7 @@ class Claims:
         Raises ChainStopped when a number was claimed twice (1), UnknownRules when this release is too old (1).
         """
         parameters = {"incarnation": self.incarnation, "partition": partition}
-        ((now_ms, settings, newest_life, found),) = self._analytics.rows("reading the newest claim", _LOOK, parameters)
+        ((now_ms, newest_life, found),) = self._analytics.rows("reading the newest claim", _LOOK, parameters)
         if newest_life > self.incarnation:
             raise ChainStopped(
                 "the topics were made anew: this worker belongs to an earlier incarnation, start it again"
@@ -141,7 +140,7 @@ class Claims:
                 f"partition {partition}: claim {newest.number} was made by release {newest.worker.split('/')[0]} under "
                 f"rules {newest.rules}; this release knows up to {NEWEST_RULES}: start that release or a newer one"
             )
-        return Moment(now_ms, newest, settings)
+        return Moment(now_ms, newest)
 
     def since(self, claim: Claim) -> int:
         """How many claims of all partitions were made after this one: at most that many inserts a table."""
@@ -153,7 +152,11 @@ class Claims:
         return int(count)
 
     def take(self, wanted: Claim, deadline_ms: int) -> None:
-        """Step 1: try to be the first to claim the number. Who won is only known after `look`."""
+        """Step 1: try to be the first to claim the number. Who won is only known after `look`.
+
+        The store itself puts in the tenants' settings that are in force at this moment; those of `wanted` count for
+        nothing. So whatever was sent after settings came into force is carried out under them, or newer ones.
+        """
         parameters: dict[str, Any] = {
             "incarnation": wanted.incarnation,
             "partition": wanted.partition,
@@ -165,7 +168,6 @@ class Claims:
             "next_change": wanted.next_change,
             "rules": wanted.rules,
             "mailings": wanted.mailings,
-            "settings": wanted.settings,
             "worker": wanted.worker,
             "deadline": deadline_ms,
         }

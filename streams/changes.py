@@ -146,7 +146,9 @@ _BELOW = "(incarnation < {incarnation:UInt32} OR claim < {claim:UInt64})"
 _ROWS_THAT_GO = f"{_MAPPINGS_THAT_GO} AND partition = {{partition:UInt16}} AND {_BELOW}"
 # Of whoever is erased: what was decided, or disclosed, up to the time until which she is.
 _OF_ERASED = f"(tenant, blind) IN (SELECT tenant, blind FROM erasing WHERE {_THIS_CLAIM} AND until = {{until:Int64}})"
-_LINES_THAT_GO = f"{_OF_ERASED} AND {_BELOW} AND toUnixTimestamp64Milli(decided_at) <= {{until:Int64}}"
+_LINES_THAT_GO = (  # with those that say of an earlier erasure
+    f"{_OF_ERASED} AND {_BELOW} AND (toUnixTimestamp64Milli(decided_at) <= {{until:Int64}} OR effect = 'erased')"
+)
 _DISCLOSURES_THAT_GO = f"{_OF_ERASED} AND toUnixTimestamp64Milli(at) <= {{until:Int64}}"
 
 

@@ -70,7 +70,6 @@ class Partition:
         self._last: Claim | None = None  # the newest claim, or that of an earlier incarnation
         self._again: Claim | None = None  # the last claim, if it has to be carried out again (4)
         self._deadline: tuple[int, float] = (0, 0.0)  # the store's milliseconds, and our clock when it was given
-        self._settings = ""
         self.events, self.changes = Buffer(0), Buffer(0)
         self._fed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -313,7 +312,7 @@ class Partition:
                 0,
                 NEWEST_RULES,
                 mailings,
-                self._settings,
+                "",  # those in force when the store takes it
                 resources.name,
             )
             try:
@@ -433,8 +432,6 @@ class Partition:
                 ),
             )
             await patiently(lambda: resources.send_receipts(receipts), resources.waits)
-        if plan.lowers_a_ceiling:  # the next claim must name the settings that lowered it
-            self._deadline = (0, 0.0)
         resources.metrics.changes(len(records))
 
     async def _reject(
@@ -458,7 +455,7 @@ class Partition:
     async def _look(self) -> Moment:
         moment = await patiently(lambda: self._in_thread(lambda: self._claims.look(self.number)), self._resources.waits)
         until = moment.now_ms + int(self._resources.settings.insert_deadline_seconds * 1000)
-        self._deadline, self._settings = (until, time.monotonic()), moment.settings
+        self._deadline = (until, time.monotonic())
         return moment
 
     async def _fresh(self, number: int) -> int:

@@ -78,7 +78,6 @@ class ChangesPlan:
     remove: list[bytes] = field(default_factory=list, repr=False)
     unmap: list[bytes] = field(default_factory=list, repr=False)
     erase: list[Erased] = field(default_factory=list)
-    lowers_a_ceiling: bool = False
 
     @property
     def confirmations(self) -> list[Confirmation]:
@@ -125,7 +124,6 @@ class _Planner:
         self._claim, self._tenants, self._index, self._keys, self._was_off = claim, tenants, state, keys, was_off
         self._raws: dict[bytes, bytes | None] = {}
         self._latest: dict[bytes, RecipientState] = {}  # by her own key, also when that is a stub
-        self._lowered: dict[tuple[str, str], Mode] = {}
         self.result = ChangesPlan()
 
     def prepare(self, keys: Iterable[bytes]) -> None:
@@ -191,7 +189,7 @@ class _Planner:
             before = self._before(purposes, tenant.name, blind, purpose, kind)
             mode = min(asked, before.mode) if change.everything is not None else asked
             salt = change.salts.get(purpose, {}).get(kind)
-            step = apply(before, mode, change.decided_at, salt, change.key_version, self._ceiling(tenant, purpose))
+            step = apply(before, mode, change.decided_at, salt, change.key_version, _ceiling(tenant, purpose))
             effects.add(step.effect)
             if step.consent is not before:
                 purposes.setdefault(purpose, {})[kind] = step.consent
@@ -305,9 +303,10 @@ class _Planner:
         drawn = keyed(asked.seed)
         met = (key for key in self._latest if key.startswith(message_key(tenant.name, "")))
         for key in dict.fromkeys([*known, *met]):
-            held = self._latest.get(key)
-            if held is None:
-                held = decode_state(known[key])
+            try:
+                held = self._latest.get(key) or decode_state(known[key])
+            except BadRow:
+                continue  # of a newer release: her events are refused here, and whoever can read it goes on
             if held.version >= version or asked.purpose not in held.purposes:
                 continue
             recipient = key[prefix:].decode()
@@ -328,16 +327,6 @@ class _Planner:
             if kinds != held.purposes[asked.purpose]:
                 self._write(key, RecipientState(version, {**held.purposes, asked.purpose: kinds}))
         self._confirm(confirmation)
-        result.lowers_a_ceiling = True
-        below = self._ceiling(tenant, asked.purpose)
-        self._lowered[tenant.name, asked.purpose] = min(below, asked.ceiling)
-
-    def _ceiling(self, tenant: TenantSettings, purpose: str) -> Mode:
-        """The claim may name settings from before a ceiling that it lowers. A purpose that the tenant no longer has
-        allows nothing new."""
-        found = tenant.purposes.get(purpose)
-        ceiling = found.ceiling if found else Mode.ANONYMOUS
-        return min(ceiling, self._lowered.get((tenant.name, purpose), ceiling))
 
 
 _Purposes = Mapping[str, Mapping[str, Consent]]
@@ -354,3 +343,9 @@ def _lowest(change: Change) -> Mode:
     if change.everything is not None:
         return change.everything
     return min((mode for kinds in (change.modes or {}).values() for mode in kinds.values()), default=Mode.PERSONAL)
+
+
+def _ceiling(tenant: TenantSettings, purpose: str) -> Mode:
+    """A purpose that the tenant no longer has allows nothing new."""
+    found = tenant.purposes.get(purpose)
+    return found.ceiling if found else Mode.ANONYMOUS
