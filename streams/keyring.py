@@ -222,6 +222,15 @@ class KeyRing:
         )
         return [Entry(KeyKind(kind), name, version, created_at) for kind, name, version, created_at in rows]
 
+    def made(self, kind: KeyKind) -> dict[str, int]:
+        """The names of all keys of a kind, and when the first version of each was made (`Entry.created_at`)."""
+        rows = self._do(
+            lambda: self._database.execute(
+                "SELECT name, min(created_at) FROM entries WHERE kind = ? GROUP BY name", (str(kind),)
+            ).fetchall()
+        )
+        return dict(rows)
+
     # --- destroying ---
 
     def destroy(self, kind: KeyKind, name: str, version: int | None = None) -> int:

@@ -66,6 +66,18 @@ class Settings:
         "Where the key comes from that seals the key ring: a file, backed up apart from the ring, or a URI "
         "(`vault-transit://`, `vault-kv://`, `aws-kms://`; docs/keys.md).",
     )
+    exports: Path = _setting(
+        Path("keys/exports"),
+        "folder",
+        "Sealed answers to access requests, beside the key ring. All rights services share it; the first one makes it.",
+    )
+    exports_days: int = _setting(
+        30,
+        "days",
+        "How long a sealed export can be opened; then its key is destroyed.",
+        least=1,
+        most=365,
+    )
     tenants: Path = _setting(
         Path("tenants.toml"), "file", "The tenants' settings, which `schleuse tenants apply` puts in force."
     )

@@ -3,7 +3,8 @@
     /logins/identity/users.xml     read by the identity store: hashes and grants, no password
     /logins/analytics/users.xml    read by the analytics store
     /credentials/worker            the worker's two passwords
-    /credentials/admin             all the others: migrations, operator, analyst, rights
+    /credentials/rights            the two of the rights service and commands
+    /credentials/admin             all of them, for migrations and the operator
 
 What exists is kept, so this may run before every start. `users.xml` is written anew: the table of grants may have
 changed.
@@ -25,7 +26,8 @@ SCHLEUSE_UID: Final = 10001  # of the Dockerfile beside this file
 
 def write(root: Path, clickhouse_uid: int = CLICKHOUSE_UID, schleuse_uid: int = SCHLEUSE_UID) -> None:
     """Write everything under `root`, each file for its one reader."""
-    admin, worker = root / "credentials" / "admin", root / "credentials" / "worker"
+    admin = root / "credentials" / "admin"
+    own = {role: root / "credentials" / role for role in (Role.WORKER, Role.RIGHTS)}
     for store in Store:
         digests = credentials.ensure(admin, store)
         users = root / "logins" / store / "users.xml"
@@ -33,10 +35,10 @@ def write(root: Path, clickhouse_uid: int = CLICKHOUSE_UID, schleuse_uid: int = 
         users.write_text(users_xml(store, digests))
         _give(users, clickhouse_uid)
         _give(users.parent, clickhouse_uid, 0o700)
-        worker.mkdir(parents=True, exist_ok=True)
-        name = f"{store}-{Role.WORKER}"
-        shutil.copyfile(admin / name, worker / name)
-    for folder in (admin, worker):
+        for role, folder in own.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(admin / f"{store}-{role}", folder / f"{store}-{role}")
+    for folder in (admin, *own.values()):
         for file in folder.iterdir():
             _give(file, schleuse_uid)
         _give(folder, schleuse_uid, 0o700)

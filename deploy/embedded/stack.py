@@ -6,6 +6,7 @@ Everything lies in one directory:
     stack.json           which broker, and the ports: chosen once, so that a restart keeps its addresses
     credentials/         one owner-only password file a login: <store>-<role>
     keys/, kek/          places for the key ring and for the key that seals it; back them up apart from each other
+    exports/             sealed answers to access requests
     tenants.toml         the tenants' settings; yours to write
     identity/ analytics/ the stores' data, and users.xml with hashes of the passwords
     kafka/               Kafka's log (with Tansu there is none: it forgets); kafka-2/ … where there are several nodes
@@ -182,6 +183,7 @@ class Stack:
             "credentials": str(self.directory / "credentials"),
             "keyring": str(self.directory / "keys" / "ring.sqlite"),
             "keyring_kek": str(self.directory / "kek" / "kek"),
+            "exports": str(self.directory / "exports"),
             "tenants": str(self.directory / "tenants.toml"),
         }
         if self.broker == "tansu":

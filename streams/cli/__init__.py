@@ -44,6 +44,7 @@ COMMANDS = {
     "lookup": Lazy("streams.cli.lookup:lookup", "Say to whom a pseudonym belongs, for a reason that is kept."),
     "engaged": Lazy("streams.cli.engaged:engaged", "List who opened or clicked, for what they agreed to."),
     "audit": Lazy("streams.cli.audit:audit", "Show who opened and disclosed what; prove that it is whole."),
+    "export": Lazy("streams.cli.export:export", "Write everything held about one recipient, for her."),
     "keys": Lazy("streams.cli.keys:keys", "List what is in the key ring; never a key."),
     "record": Lazy("streams.cli.record:record", "Print a tenant's record of processing, or its privacy notice."),
     "settings": Lazy(

@@ -15,7 +15,7 @@ from streams.keys import SEPARATOR
 from streams.settings import Settings
 
 # Their names say something of a recipient or there is one a recipient: counted, not listed.
-COUNTED = (KeyKind.DATA,)  # one a mapping: their names are pseudonyms
+COUNTED = (KeyKind.DATA, KeyKind.EXPORT)  # one a mapping: their names are pseudonyms; one a sealed export
 
 
 @click.command()
@@ -24,7 +24,7 @@ COUNTED = (KeyKind.DATA,)  # one a mapping: their names are pseudonyms
 def keys(settings: Settings, as_json: bool) -> None:
     """List what is in the key ring: kind, name, version and when it was made. Never a key.
 
-    Data keys, one a mapping, are only counted.
+    Data keys, one a mapping, and keys of sealed exports are only counted.
     """
     ring = KeyRing.open(settings.keyring, settings.keyring_kek, create=False)
     try:

@@ -130,5 +130,5 @@ def _print_addresses(opened: Stack) -> None:
     if not (opened.directory / "tenants.toml").exists():
         click.echo(
             f"new: write {opened.directory / 'tenants.toml'} (docs/tenants.md; [acme] alone will do), then run\n"
-            f"  {ours} topics\n  {ours} migrate\n  {ours} tenants apply --yes\n  {ours} worker"
+            f"  {ours} topics\n  {ours} migrate\n  {ours} tenants apply --yes\n  {ours} worker\n  {ours} rights"
         )

@@ -29,6 +29,8 @@ import structlog
 from streams.errors import BrokerError, SchleuseError, StoreLate, StoreUnavailable
 from streams.patience import FIRST_SECONDS, LONGEST_SECONDS
 from streams.rights.desk import Desk
+from streams.rights.export.requests import AccessRequests
+from streams.rights.export.sealed import expire_once
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -54,7 +56,11 @@ class Duty:
 
 def duties() -> list[Duty]:
     """The table, with fresh state: one line for each duty."""
-    return []
+    requests = AccessRequests()
+    return [
+        Duty("access requests", 0.5, requests.run_once, requests.close),
+        Duty("exports whose time is over", 60.0, expire_once),
+    ]
 
 
 class Service:

@@ -60,13 +60,14 @@ def test_everything_that_is_named_exists() -> None:
                 assert (ROOT / line.split(":")[0]).is_file()
 
 
-def test_the_two_stores_share_nothing_and_only_the_worker_and_migrations_reach_both() -> None:
+def test_the_two_stores_share_nothing_and_only_worker_rights_and_migrations_reach_both() -> None:
     assert not set(volumes("identity")) & set(volumes("analytics"))
     assert not networks("identity") & networks("analytics")
     assert volumes("identity")["identity-logins"] == volumes("analytics")["analytics-logins"] == "ro"
-    assert {name for name in SERVICES if {"identity", "analytics"} <= networks(name)} == {"worker", "migrate"}
-    assert "credentials-admin" not in volumes("worker")
-    assert {name for name in SERVICES if "keys" in volumes(name)} == {"worker"}
+    assert {name for name in SERVICES if {"identity", "analytics"} <= networks(name)} == {"worker", "rights", "migrate"}
+    assert not {"credentials-admin"} & {*volumes("worker"), *volumes("rights")}
+    assert {name for name in SERVICES if "keys" in volumes(name)} == {"worker", "rights"}
+    assert {name for name in SERVICES if "exports" in volumes(name)} == {"rights"}
 
 
 def test_only_kafka_is_to_be_reached_and_only_from_this_machine() -> None:
@@ -83,8 +84,10 @@ def test_each_login_file_has_one_reader(tmp_path: Path) -> None:
     for path in first:
         owner = logins.CLICKHOUSE_UID if path.name == "users.xml" else logins.SCHLEUSE_UID
         assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_uid) == (0o600, owner)
+    for role in ("rights", "worker"):
+        own = tmp_path / "credentials" / role
+        assert sorted(path.name for path in own.iterdir()) == [f"analytics-{role}", f"identity-{role}"]
     worker = tmp_path / "credentials" / "worker"
-    assert sorted(path.name for path in worker.iterdir()) == ["analytics-worker", "identity-worker"]
     known = read_logins.read(tmp_path / "logins" / "identity" / "users.xml")
     assert known.role_for("worker", (worker / "identity-worker").read_text().strip()) == "schleuse_worker"
     assert known.role_for("worker", (worker / "analytics-worker").read_text().strip()) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from streams import decode, messages, strict_json, topics
 from streams.catalogue import KEYS, PLACES, TOPICS, Place
 from streams.errors import Reason
 from streams.rejections import Rejection, Replayed, Stage
+from streams.rights.export.requests import receipt
+from streams.rights.export.sealed import SealedExport
 from tests import claims
 
 ANY = {"purposes", "salts", "links", "removed"}  # objects whose names are a sender's or a tenant's own
@@ -119,8 +122,10 @@ def test_what_is_written_to_rejected_and_receipts_is_named() -> None:
     rejection = Rejection("t", 0, 1, 1, Stage.EVENTS, Reason.NOT_JSON, "f", "e", 1, b"sealed", "2026-01-01")
     rejected = {*paths(json.loads(rejection.encode())), *paths(json.loads(Replayed("t:0:1", 1, "t", 0, 2).encode()))}
     assert rejected == fields(topics.REJECTED)
-    receipt = json.loads(messages.encode_receipt("t:0:1", "withdrawal", "acme", 1, {"rows": 1}, 2))
-    assert set(paths(receipt)) == fields(topics.RECEIPTS)
+    receipts = [messages.encode_receipt("1", kind, "acme", 1, {"rows": 1}, 2) for kind in ("withdrawal", "erasure")]
+    asked = messages.Request("access", "r1", "acme", "erika@example.com", 1)
+    receipts.append(receipt(asked, SealedExport(Path("a"), "b", messages.format_time(1), 2)))
+    assert {name for told in receipts for name in paths(json.loads(told))} == fields(topics.RECEIPTS)
 
 
 def test_every_topic_and_every_kind_of_key_is_named_once() -> None:

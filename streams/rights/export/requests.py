@@ -1,0 +1,156 @@
+"""Access requests of tracking.requests -> sealed exports, and receipts that say where they lie.
+
+    1  take a record; what is no access request, or cannot be read, is the intake agent's (streams/intake.py)
+    2  make the export's key, gather, seal, publish the file (streams/rights/export/sealed.py); the one that is there
+       already is taken as it is
+    3  send the receipt, and wait until all in-sync replicas have it
+    4  commit
+
+Each is the same done twice: after a kill at any instant, or where two processes have the same record, the second takes
+the first one's file and sends the same receipt again. A request that comes again under its id is answered by the same
+export for as long as that can be opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import IllegalStateError, KafkaError
+
+from streams import tenants
+from streams.errors import BadRow, BrokerError
+from streams.messages import Request, format_time, parse_request
+from streams.rights.export import bundle, gather, sealed
+from streams.topics import RECEIPTS, REQUESTS
+
+if TYPE_CHECKING:
+    from aiokafka import ConsumerRecord, TopicPartition
+
+    from streams.rights.desk import Desk
+    from streams.rights.export.sealed import SealedExport
+
+KIND = "access"
+AT_ONCE = 20
+FETCH_MS = 300
+LONGEST_MS = 3_600_000  # between two looks: another duty may take its time
+
+
+class AccessRequests:
+    """The duty, with its connections to Kafka: `run_once` opens them, `close` closes them. For one event loop."""
+
+    def __init__(self) -> None:
+        self._consumer: AIOKafkaConsumer | None = None
+        self._producer: AIOKafkaProducer | None = None
+
+    async def run_once(self, desk: Desk) -> int:
+        """Answer the access requests that have come; how many. Raises StoreUnavailable, BrokerError, SchleuseError."""
+        await self._connect(desk)
+        assert self._consumer is not None
+        fetched: dict[TopicPartition, list[ConsumerRecord]] = await self._consumer.getmany(
+            timeout_ms=FETCH_MS, max_records=AT_ONCE
+        )
+        left = {tp: records[0].offset for tp, records in fetched.items()}
+        answered = 0
+        try:
+            for tp, records in fetched.items():
+                for record in records:
+                    answered += await self._carry_out(desk, record)
+                    await self._commit(tp, record.offset + 1)
+                    left[tp] = record.offset + 1
+        except BaseException:
+            for tp, offset in left.items():  # what was not carried out comes again
+                with contextlib.suppress(IllegalStateError):  # the partition has gone to another process meanwhile
+                    self._consumer.seek(tp, offset)
+            raise
+        return answered
+
+    async def close(self) -> None:
+        """Leave the group and disconnect."""
+        for client in (self._consumer, self._producer):
+            if client is not None:
+                with contextlib.suppress(KafkaError):
+                    await client.stop()
+        self._consumer = self._producer = None
+
+    async def _connect(self, desk: Desk) -> None:
+        if self._consumer is not None:
+            return
+        settings = desk.settings
+        consumer = AIOKafkaConsumer(
+            REQUESTS,
+            bootstrap_servers=settings.broker,
+            group_id=f"{settings.group}-rights",
+            client_id="schleuse-rights",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_poll_interval_ms=LONGEST_MS,
+            session_timeout_ms=int(settings.session_timeout_seconds * 1000),
+            heartbeat_interval_ms=int(settings.session_timeout_seconds * 200),
+        )
+        producer = AIOKafkaProducer(bootstrap_servers=settings.broker, client_id="schleuse-rights", acks="all")
+        self._consumer, self._producer = consumer, producer
+        try:
+            await producer.start()
+            await consumer.start()
+        except KafkaError as error:
+            await self.close()
+            raise BrokerError(f"Kafka at {settings.broker} did not answer ({type(error).__name__})") from None
+
+    async def _carry_out(self, desk: Desk, record: ConsumerRecord) -> int:
+        known = await asyncio.to_thread(tenants.in_force, desk.analytics)
+        try:
+            request = parse_request(record.value, known, record.timestamp)
+        except BadRow:
+            return 0
+        if request.kind != KIND:
+            return 0
+        made = await asyncio.to_thread(answer, desk, request)
+        assert self._producer is not None
+        try:
+            await self._producer.send_and_wait(RECEIPTS, receipt(request, made), key=request.request_id.encode())
+        except KafkaError as error:
+            raise BrokerError(f"Kafka did not take a receipt ({type(error).__name__})") from None
+        return 1
+
+    async def _commit(self, tp: Any, offset: int) -> None:
+        assert self._consumer is not None
+        try:
+            await self._consumer.commit({tp: offset})
+        except (KafkaError, IllegalStateError) as error:  # the next one to have the partition does it again
+            raise BrokerError(f"Kafka did not take a position in {REQUESTS} ({type(error).__name__})") from None
+
+
+def answer(desk: Desk, request: Request) -> SealedExport:
+    """The sealed export that answers a request. Blocking. Raises what `sealed.ensure` and `gather.of` raise."""
+
+    def make() -> tuple[str, bytes]:
+        export = gather.of(desk, request.tenant, request.recipient, f"access request {request.request_id}")
+        return export.made_at, bundle.pack(bundle.files(export))
+
+    name = sealed.key_name(desk.blind(request.tenant, request.recipient), request.request_id)
+    return sealed.ensure(desk, request.tenant, name, make)
+
+
+def receipt(request: Request, made: SealedExport) -> bytes:
+    """The message on tracking.receipts: where the sealed export lies, how it is known, and until when it opens.
+
+    It names no recipient: whoever sent the request knows.
+    """
+    return orjson.dumps(
+        {
+            "request_id": request.request_id,
+            "kind": KIND,
+            "tenant": request.tenant,
+            "completed_at": made.made_at,
+            "export": {
+                "file": str(made.path.absolute()),
+                "sha256": made.sha256,
+                "until": format_time(made.until_ms),
+            },
+        }
+    )
