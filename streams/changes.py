@@ -3,7 +3,8 @@
 The order of the steps is what makes a receipt true; each is the same done twice (streams/chain.py, step 2):
 
  a  the consent ledger and the mappings of new grants, under the claim's token
- b  the pseudonyms that must go, into `removals` of both stores, and who is erased into `erasing`; without a token,
+ b  the rows of whoever moves to another root key are rewritten, out of a list, `rekeys`, and counted that none is left;
+    then the pseudonyms that must go, into `removals` of both stores, and who is erased into `erasing`; without a token,
     since the lists are forgotten after a day and a claim may be resumed later than that; the same line twice is the
     same list
  c  what will be removed, counted into `requests`, under the claim's token: the first count is what the receipt says
@@ -67,6 +68,7 @@ RECIPIENTS = pa.schema(
 )
 REMOVALS = pa.schema([("pseudonym", pa.binary(16))])
 ERASING = pa.schema([("tenant", pa.string()), ("blind", pa.binary(16)), ("until", pa.int64())])
+REKEYS = pa.schema([("old", pa.binary(16)), ("new", pa.binary(16)), ("key_version", pa.uint16())])
 REQUESTS = pa.schema(
     [
         ("id", pa.string()),
@@ -160,6 +162,7 @@ def write_removals(
     claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics: StoreClient, deadline_ms: int
 ) -> None:
     """Steps b and c."""
+    _rewrite(claim, changes, analytics, deadline_ms)
     erase = [(one.tenant, one.blind, one.until) for one in changes.erase]
     _insert(identity, "erasing", ERASING, erase, claim, deadline_ms, guarded=False)
     unmap, gone = list(changes.unmap), list(changes.remove)
@@ -175,6 +178,42 @@ def write_removals(
     _insert(identity, "removals", REMOVALS, [(p,) for p in unmap], claim, deadline_ms, guarded=False)
     if changes.confirm:
         _insert(identity, "requests", REQUESTS, _found(claim, changes, identity, analytics), claim, deadline_ms)
+
+
+_REKEYED = f"SELECT DISTINCT old, new, key_version FROM rekeys WHERE {_THIS_CLAIM} ORDER BY old"
+_ROWS_THAT_MOVE = (
+    f"partition = {{partition:UInt16}} AND {_BELOW} AND pseudonym IN (SELECT old FROM rekeys WHERE {_THIS_CLAIM})"
+)
+
+
+def _rewrite(claim: Claim, changes: ChangesPlan, analytics: StoreClient, deadline_ms: int) -> None:
+    """The rows of whoever moves to another root key, of claims below this one. Raises StoreUnavailable if one is left.
+
+    No pseudonym stands in the statement, which stays in system.mutations. `transform` takes texts, and no UInt128.
+    """
+    moves = [(old, new, version) for old, (new, version) in changes.rewrite.items()]
+    _insert(analytics, "rekeys", REKEYS, moves, claim, deadline_ms, guarded=False)
+    if not moves:
+        return
+
+    def listed(column: str) -> str:
+        return f"(SELECT groupArray(toString({column})) FROM ({_REKEYED}))"
+
+    old = "toString(pseudonym)"
+    analytics.do(
+        "rewriting engagement",
+        "ALTER TABLE engagement UPDATE "
+        f"pseudonym = toUInt128(transform({old}, {listed('old')}, {listed('new')}, {old})), "
+        f"key_version = toUInt16(transform({old}, {listed('old')}, {listed('key_version')}, '0')) "
+        f"WHERE {_ROWS_THAT_MOVE}",
+        _names(claim),
+        mutations_sync=2,
+    )
+    ((left,),) = analytics.rows(
+        "counting what was not rewritten", f"SELECT count() FROM engagement WHERE {_ROWS_THAT_MOVE}", _names(claim)
+    )
+    if left:
+        raise StoreUnavailable(f"{left} rows are still under their old pseudonyms (partition {claim.partition})")
 
 
 def _found(claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics: StoreClient) -> list[tuple[Any, ...]]:

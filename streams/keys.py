@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 
 from pseudonymizer.keys import KeyKind, purpose_key
@@ -12,15 +13,23 @@ from streams.keyring import KeyRing
 SEPARATOR = partitioner.SEPARATOR.decode()  # also between tenant and mailing in the name of a key
 
 
+ROOTS_SECONDS = 2.0  # so long a root key that was destroyed may still be used
+
+
 class Keys:
     """What the ring holds, cached. Used by one thread at a time (the one that builds batches) and by the event loop
-    only between batches."""
+    only between batches.
+
+    Whoever keeps one for long calls `look` before it uses pseudonymizers: a root key that was destroyed is not used any
+    more then.
+    """
 
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
         self._mailings: dict[str, bytes] = {}
         self._pseudonymizers: dict[tuple[str, str, int], Pseudonymizer] = {}
         self._single: dict[tuple[KeyKind, str], bytes] = {}
+        self._forgotten, self._looked = 0, float("-inf")
 
     def __repr__(self) -> str:
         return "<Keys>"
@@ -28,6 +37,22 @@ class Keys:
     def primary(self, tenant: str) -> int:
         """The version of the tenant's root key that new grants use."""
         return self._ring.primary(tenant)[0]
+
+    def look(self) -> int:
+        """Forget pseudonymizers whose root key was destroyed; how often something was forgotten so far.
+
+        The ring is asked at most every `ROOTS_SECONDS`. Who remembers what came out of a pseudonymizer forgets it too
+        when the number has changed. Raises StoreUnavailable: who cannot know goes on with nothing.
+        """
+        now = time.monotonic()
+        if self._pseudonymizers and now - self._looked >= ROOTS_SECONDS:
+            roots = self._ring.roots()
+            gone = [key for key in self._pseudonymizers if (key[0], key[2]) not in roots]
+            for key in gone:
+                del self._pseudonymizers[key]
+            self._forgotten += bool(gone)
+            self._looked = now
+        return self._forgotten
 
     def pseudonymizer(self, tenant: str, purpose: str, version: int) -> Pseudonymizer | None:
         """The pseudonymizer of a tenant's purpose under a version of its root key; None: that key is gone."""

@@ -462,7 +462,20 @@ class Ceiling:
     """32 random bytes that the salts of those who step down from personal to pseudonymous are made from."""
 
 
-AnyChange = Change | Erasure | Ceiling
+@dataclass(frozen=True, slots=True)
+class Rekey:
+    """A recipient moves from one version of her tenant's root key to another. What she has decided stays as it is."""
+
+    tenant: str
+    recipient: str = field(repr=False)
+    from_version: int
+    to_version: int
+    remove: bool
+    """False: rows and mappings in personal mode are rewritten, pseudonymous ones stay under the version that they have.
+    True: all that is there under the version goes, and what comes is under the other one."""
+
+
+AnyChange = Change | Erasure | Ceiling | Rekey
 
 
 class _ChangeWire(msgspec.Struct, tag_field="type", tag="preference"):
@@ -495,15 +508,23 @@ class _CeilingWire(msgspec.Struct, tag_field="type", tag="ceiling"):
     seed: Bytes32
 
 
+class _RekeyWire(msgspec.Struct, tag_field="type", tag="rekey"):
+    tenant: str
+    recipient: str
+    from_version: KeyVersion = msgspec.field(name="from")
+    to_version: KeyVersion = msgspec.field(name="to")
+    remove: bool
+
+
 class _Typed(msgspec.Struct):
     type: str
 
 
-_AnyWire = _ChangeWire | _ErasureWire | _CeilingWire
+_AnyWire = _ChangeWire | _ErasureWire | _CeilingWire | _RekeyWire
 _change_decoder: msgspec.json.Decoder[_AnyWire] = msgspec.json.Decoder(_AnyWire)
 _type_decoder = msgspec.json.Decoder(_Typed)
 _NOT_READ = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_TYPES = ("preference", "erasure", "ceiling")
+_TYPES = ("preference", "erasure", "ceiling", "rekey")
 
 
 def encode_change(change: AnyChange) -> bytes:
@@ -518,6 +539,8 @@ def encode_change(change: AnyChange) -> bytes:
             )
         case Ceiling():
             wire = _CeilingWire(change.id, change.tenant, change.purpose, change.ceiling.word, change.seed)
+        case Rekey():
+            wire = _RekeyWire(change.tenant, change.recipient, change.from_version, change.to_version, change.remove)
         case Change():
             wire = _wire_of_preference(change)
     return msgspec.json.encode(wire)
@@ -557,6 +580,8 @@ def parse_change(raw: bytes | None) -> AnyChange:
             return Erasure(wire.request_id, wire.tenant, wire.recipient, wire.requested_at, wire.source)
         case _CeilingWire():
             return Ceiling(wire.id, wire.tenant, wire.purpose, _mode(wire.ceiling, "ceiling"), wire.seed)
+        case _RekeyWire():
+            return Rekey(wire.tenant, wire.recipient, wire.from_version, wire.to_version, wire.remove)
         case _ChangeWire():
             return _preference_of(wire)
 

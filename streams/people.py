@@ -108,6 +108,7 @@ class People:
         self._partition, self._partitions = partition, partitions
         self._keyring, self._state, self._was_off = keys, state, was_off or {}
         self._changed = state.watch()
+        self._forgotten = -1
         self._settings: Mapping[str, TenantSettings] = {}
         self._tenants: Sequence[TenantSettings] = ()
         self._forget()
@@ -120,9 +121,13 @@ class People:
         self._of_purpose: dict[str, _Stretches] = {PRIMARY: _Stretches()}
 
     def begin(self, tenants: Mapping[str, TenantSettings]) -> None:
-        """Before a batch: take in what has changed since the last one."""
+        """Before a batch: take in what has changed since the last one. Raises StoreUnavailable."""
         if tenants is not self._settings:  # how addresses are compared may have changed
             self._settings, self._tenants = tenants, tuple(tenants.values())
+            self._forget()
+        forgotten = self._keyring.look()
+        if forgotten != self._forgotten:  # a root key was destroyed, and what came out of it is remembered here
+            self._forgotten = forgotten
             self._forget()
         if len(self._numbers) > REMEMBERED or len(self._changed) == self._changed.maxlen:
             self._changed.clear()

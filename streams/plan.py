@@ -23,6 +23,7 @@ from streams.messages import (
     Change,
     Erasure,
     RecipientState,
+    Rekey,
     decode_state,
     encode_state,
     parse_change,
@@ -78,6 +79,8 @@ class ChangesPlan:
     remove: list[bytes] = field(default_factory=list, repr=False)
     unmap: list[bytes] = field(default_factory=list, repr=False)
     erase: list[Erased] = field(default_factory=list)
+    rewrite: dict[bytes, tuple[bytes, int]] = field(default_factory=dict, repr=False)
+    """Pseudonym under one root key -> the one under another, and that one's version: rows are rewritten."""
 
     @property
     def confirmations(self) -> list[Confirmation]:
@@ -97,6 +100,7 @@ def plan(
 
     `was_off` names who was `off` when a state was lost (streams/incarnation.py): that decision is known, no other.
     """
+    keys.look()
     planner = _Planner(claim, tenants, state, keys, was_off)
     planner.prepare([record.key for record in records if record.key])
     for row, record in enumerate(records):
@@ -147,6 +151,8 @@ class _Planner:
         if known.version < version:
             if isinstance(change, Erasure):
                 self._erase(record.key, change, tenant, known, version)
+            elif isinstance(change, Rekey):
+                self._rekey(record.key, change, tenant, known, version)
             else:
                 self._decide(record.key, change, tenant, known, version)
 
@@ -291,6 +297,51 @@ class _Planner:
         self._latest[key] = after
         result.states.pop(key, None)
         result.states[key] = None
+
+    # --- another root key ---
+
+    def _rekey(
+        self, key: bytes, asked: Rekey, tenant: TenantSettings, known: RecipientState, version: tuple[int, int]
+    ) -> None:
+        """Her consents under one version of the root key go on under another, with the salts and times they have."""
+        if asked.from_version == asked.to_version:
+            return  # what is "old" would be what is to stay
+        result, claim = self.result, self._claim
+        blind = self._blind(tenant.name, asked.recipient)
+        purposes = {purpose: dict(kinds) for purpose, kinds in known.purposes.items()}
+        for purpose, kinds in purposes.items():
+            maker = self._keys.pseudonymizer(tenant.name, purpose, asked.to_version)
+            if maker is None:
+                continue  # that key is gone: she stays where she is
+            for kind, consent in kinds.items():
+                salts = list(consent.salts)
+                for number, salt in enumerate(salts):
+                    named = salt.level is Mode.PERSONAL
+                    if salt.key_version != asked.from_version or not (named or asked.remove):
+                        continue
+                    salts[number] = salt._replace(key_version=asked.to_version)
+                    pseudonym = maker.pseudonym(salt.value, asked.recipient)
+                    if named:
+                        of_mapping = (tenant.name, purpose, kind, pseudonym, asked.to_version, blind)
+                        result.mappings.append((*of_mapping, asked.recipient, claim.now_ms))
+                    for old in self._pseudonyms(tenant.name, asked.recipient, purpose, (salt,)):
+                        self._replace(old, None if asked.remove else (pseudonym, asked.to_version), named)
+                kinds[kind] = consent._replace(salts=tuple(salts))
+        if purposes != known.purposes:
+            self._write(key, RecipientState(version, purposes))
+
+    def _replace(self, old: bytes, new: tuple[bytes, int] | None, named: bool) -> None:
+        """Rows under an old pseudonym are rewritten, or go; so does its mapping."""
+        result = self.result
+        if named:
+            result.unmap.append(old)
+        if new is None:
+            result.remove.append(old)
+            return
+        for before, (after, _) in result.rewrite.items():
+            if after == old:  # moved twice by this very claim
+                result.rewrite[before] = new
+        result.rewrite[old] = new
 
     # --- ceilings ---
 

@@ -45,7 +45,7 @@ COMMANDS = {
     "engaged": Lazy("streams.cli.engaged:engaged", "List who opened or clicked, for what they agreed to."),
     "audit": Lazy("streams.cli.audit:audit", "Show who opened and disclosed what; prove that it is whole."),
     "export": Lazy("streams.cli.export:export", "Write everything held about one recipient, for her."),
-    "keys": Lazy("streams.cli.keys:keys", "List what is in the key ring; never a key."),
+    "keys": Lazy("streams.cli.keys:keys", "Show, rotate and destroy keys; re-key recipients."),
     "record": Lazy("streams.cli.record:record", "Print a tenant's record of processing, or its privacy notice."),
     "settings": Lazy(
         "streams.cli.settings:settings", "Print every setting, its meaning and where it comes from.", False

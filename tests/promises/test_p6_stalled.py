@@ -30,6 +30,7 @@ from streams.broker import admin
 from streams.chain import Claims
 from streams.errors import ChainStopped, LostLog
 from streams.keyring import KeyRing
+from streams.messages import Rekey, encode_change
 from streams.partition import Overtaken, Partition
 from streams.partitioner import message_key, partition_of
 from streams.plan import plan
@@ -364,6 +365,77 @@ def test_a_late_grant_leaves_no_data_key_of_a_mapping_that_is_gone(lock: Lock, n
             assert Counted(lock, number).mappings() == 0
 
     run(story())
+
+
+def test_a_move_to_another_root_key_is_resumed_after_a_kill_and_is_nothing_when_it_comes_late(  # noqa: PLR0915  one story
+    lock: Lock, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the rows were rewritten; done again without its list; once more after she has withdrawn."""
+    (erika,) = itertools.islice(recipients(number), 1)
+    counted, key = Counted(lock, number), message_key("acme", erika)
+    ring = KeyRing.open(lock.settings.keyring, lock.settings.keyring_kek)
+    ring.primary("acme")
+    version = ring.rotate("acme")
+    moved = Fetched(1, encode_change(Rekey("acme", erika, 1, version, False)), key)
+    before = set(ring.names(KeyKind.DATA))
+
+    def versions() -> list[tuple[Any, ...]]:
+        sql = f"SELECT pseudonym, key_version FROM engagement WHERE partition = {number}"
+        return [tuple(row) for row in lock.rows(Store.ANALYTICS, sql)]
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    async def first() -> None:
+        async with owner(lock, number) as one:
+            await one.load()
+            one.start()
+            one.feed(CHANGES, change(0, erika, GRANT, LONG_AGO))
+            await one.carry_out(0)
+            one.feed(EVENTS, *acts(number, erika, 0, 1, 2))
+            await one.carry_out(1)
+            assert {row[1] for row in versions()} == {1}
+            monkeypatch.setattr(steps, "remove", killed)
+            one.feed(CHANGES, moved)
+            await until(lambda: bool(one.failed))
+            assert {row[1] for row in versions()} == {version}
+            assert counted.mappings() == 2, "the new one is there before the old one goes"
+
+    async def second() -> None:
+        async with owner(lock, number) as one:
+            assert await one.load() == (3, 1), "the claim has to be carried out again"
+            old = StateIndex(one.resources.keys.stub_keys)
+            old.put_all([(key, one.resources.states[number].raw(key))])
+            one.feed(CHANGES, moved)
+            one.start()
+            await one.carry_out(2)
+            assert (len(versions()), len(set(versions())), counted.mappings()) == (3, 1, 1)
+            assert len(set(ring.names(KeyKind.DATA)) - before) == 1
+            moment = one.claims.look(number)
+            claim = moment.newest
+            assert claim
+            resources = one.resources
+            late = plan(claim, [moved], resources.tenants_of(claim.settings), old, resources.keys, {})
+            assert len(late.rewrite) == 1
+            one.feed(EVENTS, *acts(number, erika, 3))
+            await one.carry_out(3)
+            assert set(versions()) == {(versions()[0][0], version)}
+            one.feed(CHANGES, change(2, erika, WITHDRAWAL, NOW))
+            await one.carry_out(4)
+            until_ms = moment.now_ms + 600_000
+            for _ in range(2):
+                assert (counted.rows(), counted.mappings(), set(ring.names(KeyKind.DATA))) == (0, 0, before)
+                steps.write_ledger(claim, late, resources.identity, resources.keys, until_ms)
+                steps.write_removals(claim, late, resources.identity, resources.analytics, until_ms)
+                steps.remove(claim, late, resources.identity, resources.analytics, resources.keys)
+
+    run(first())
+    monkeypatch.undo()
+    client = connect(lock.settings, Store.ANALYTICS, Role.MIGRATIONS)
+    client.do("forgetting a list", f"ALTER TABLE analytics.rekeys DELETE WHERE partition = {number}", mutations_sync=1)
+    client.close()
+    run(second())
+    ring.close()
 
 
 def commit(lock: Lock, topic: str, number: int, offset: int) -> None:

@@ -108,7 +108,15 @@ def test_what_is_read_of_a_senders_message_is_named(
 def test_what_is_written_to_changes_is_named() -> None:
     proof = dict(PROOF) | {"conditional": False}
     change = json.loads(claims.change(1, "erika@example.com", {"engagement": {"open": Mode.PERSONAL}}, 1).value or b"")
-    assert set(paths(change | {"proof": proof})) == fields(topics.CHANGES)
+    others: list[messages.AnyChange] = [
+        messages.Erasure("r1", "acme", "erika@example.com", 1, "tracking.requests:0:1"),
+        messages.Ceiling("c1", "acme", "engagement", Mode.ANONYMOUS, b"s" * 32),
+        messages.Rekey("acme", "erika@example.com", 1, 2, False),
+    ]
+    written = {*paths(change | {"proof": proof})}
+    for one in others:
+        written |= {*paths(json.loads(messages.encode_change(one)))}
+    assert written == fields(topics.CHANGES)
 
 
 def test_what_is_written_to_the_state_is_named() -> None:

@@ -55,6 +55,7 @@ MAY_READ: dict[tuple[Store, Role], dict[str, set[str] | None]] = {
     (Store.ANALYTICS, Role.WORKER): {
         **dict.fromkeys(("claims", "removals", "mailings", "incarnations", "outcomes", "seen", "settings")),
         "engagement": COUNTED_BY | {"partition"},
+        "rekeys": None,
     },
     (Store.IDENTITY, Role.RIGHTS): dict.fromkeys(
         ("recipients", "consents", "requests", "receipts", "audit", "disclosures")
