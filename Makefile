@@ -80,8 +80,9 @@ check: setup     ## ruff, mypy strict, import rules
 format: setup    ## let ruff mend what it can
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-lock: setup      ## write requirements.lock anew from pyproject.toml
+lock: setup      ## write requirements.lock, and the image's own, anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra embedded --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra image -c requirements.lock pyproject.toml -o deploy/compose/requirements.lock
 
 clean:           ## forget .venv and every cache
 	rm -rf .venv .venv-bench .venv-fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -7,6 +7,7 @@ address than the region's own (a VPC endpoint).
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ CONTEXT = {"schleuse": "key ring"}
 _PATIENCE = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
 _FOR_NOW = {"ThrottlingException", "DependencyTimeoutException", "KMSInternalException", "KeyUnavailableException"}
 T = TypeVar("T")
+
+logging.getLogger("botocore").setLevel(logging.INFO)  # at DEBUG it writes down bodies, and so the KEK
 
 
 class AwsKms:

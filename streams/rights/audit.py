@@ -90,7 +90,7 @@ class Action(StrEnum):
     KEY_ROTATED = "key_rotated"
     KEY_DESTROYED = "key_destroyed"
     REKEYED = "rekeyed"
-    """Mappings were opened to be rewritten under a newer key."""
+    """Recipients were moved to the newest root key of their tenant; nothing was opened for it."""
     VERIFIED = "verified"
 
 
