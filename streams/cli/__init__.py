@@ -41,6 +41,7 @@ COMMANDS = {
     "status": Lazy("streams.cli.status:status", "Show where every record went, and how far each partition is."),
     "rejected": Lazy("streams.cli.rejected:rejected", "List, open and send again what was refused."),
     "consents": Lazy("streams.cli.consents:consents", "Show what a recipient has agreed to, with every proof."),
+    "erase": Lazy("streams.cli.erase:erase", "Erase everything that is held of a recipient."),
     "lookup": Lazy("streams.cli.lookup:lookup", "Say to whom a pseudonym belongs, for a reason that is kept."),
     "engaged": Lazy("streams.cli.engaged:engaged", "List who opened or clicked, for what they agreed to."),
     "audit": Lazy("streams.cli.audit:audit", "Show who opened and disclosed what; prove that it is whole."),

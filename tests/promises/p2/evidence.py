@@ -36,7 +36,7 @@ HOLD_ADDRESSES = {f"tracking.{name}" for name in ("events", "preferences", "requ
 PAIRS = 240
 COMMANDS = (
     "status", "status --json", "totals", "totals --json", "settings", "settings --json", "keys", "keys --json",
-    "rejected list", "rejected list --json", "rejected replay", "tenants apply", "topics", "migrate",
+    "rejected list", "rejected list --json", "rejected replay", "audit list --json", "audit verify", "tenants apply", "topics", "migrate",
 )  # fmt: skip
 T = TypeVar("T")
 # A worker with a fault in it: what it works on is in the exception's text and in its frames.
@@ -228,6 +228,13 @@ class Collector:
         assert '"ValueError"' in text, text
         assert "planted [" not in text, text
 
+    def rights(self) -> None:
+        """Commands about one person. What they print is meant to name her: it is no part of the evidence."""
+        her = self.found.of("native", "personal").address.encode()
+        hers = ("--tenant", "native", "--recipient", "-")
+        assert self.lock.run("consents", *hers, given=her).stdout
+        self.found.told["schleuse erase: the plan"] = self.lock.run("erase", *hers, given=her).stdout.encode()
+
     def complain(self) -> None:
         """Commands with wrong settings or wrong words: each says what is wrong."""
         for name, value, command in (
@@ -290,6 +297,7 @@ def collect(lock: Lock, scratch: Path) -> Evidence:
 
     for path in ("/status", "/metrics", "/health", "/ready"):
         it.found.told[path] = worker.get(path)
+    it.rights()
     at_once([functools.partial(it.run, *command.split()) for command in COMMANDS])
     it.complain()
     it.topics()
