@@ -36,7 +36,8 @@ HOLD_ADDRESSES = {f"tracking.{name}" for name in ("events", "preferences", "requ
 PAIRS = 240
 COMMANDS = (
     "status", "status --json", "totals", "totals --json", "settings", "settings --json", "keys", "keys --json",
-    "rejected list", "rejected list --json", "rejected replay", "audit list --json", "audit verify", "tenants apply", "topics", "migrate",
+    "rejected list", "rejected list --json", "rejected replay", "audit list --json", "audit verify", "tenants apply",
+    "topics", "migrate",
 )  # fmt: skip
 T = TypeVar("T")
 # A worker with a fault in it: what it works on is in the exception's text and in its frames.

@@ -24,7 +24,9 @@ for table in tables.decode().split():
 columns = ask("SELECT concat(database, '.', table), name, type FROM system.columns WHERE table NOT LIKE '%_view' "
     "AND database IN ('identity', 'analytics') AND table != 'ingest'", "TSVRaw")
 for table, name, kind in (line.split("\\t") for line in columns.decode().splitlines()):
-    if "String" in kind and "Map" not in kind:
+    if kind.startswith("Array"):
+        sql = f"SELECT hex(arrayJoin({name})) FROM {table}"
+    elif "String" in kind and "Map" not in kind:
         sql = f"SELECT hex({name}) FROM {table}"
     elif kind.startswith("UInt"):
         sql = f"SELECT hex(reinterpretAsFixedString({name})) FROM {table}"

@@ -74,7 +74,16 @@ def test_no_object_of_ours_shows_a_recipient(tmp_path: Path) -> None:
     made = _made(tmp_path, who)
     alive = [one for one in [*made, *gc.get_objects()] if str(type(one).__module__).startswith(OURS)]
     kinds = {type(one).__name__ for one in alive}
-    assert kinds >= {"Change", "Preference", "RecipientState", "Consent", "Salt", "ChangesPlan", "Withdrawal", "Pairs"}
+    assert kinds >= {
+        "Change",
+        "Preference",
+        "RecipientState",
+        "Consent",
+        "Salt",
+        "ChangesPlan",
+        "Confirmation",
+        "Pairs",
+    }
     assert kinds >= {"EventsBatch", "Event", "Decoded", "People", "Message", "Record", "Refused"}
     assert kinds >= {"BadRow", "Rejection", "Listed", "Chunk"}
     words = {name: text for one in who for name, text in one.words().items()}
