@@ -61,8 +61,9 @@ MAY_READ: dict[tuple[Store, Role], dict[str, set[str] | None]] = {
         ("recipients", "consents", "requests", "receipts", "audit", "disclosures")
     ),
     (Store.IDENTITY, Role.WORKER): {
-        **dict.fromkeys(("requests", "receipts", "removals")),
-        "recipients": COUNTED_BY,
+        **dict.fromkeys(("requests", "receipts", "removals", "erasing")),
+        "recipients": COUNTED_BY | {"tenant", "blind"},
+        "disclosures": {"tenant", "blind", "disclosed_to", "at"},
         "consents": {
             "tenant",
             "blind",
@@ -73,6 +74,7 @@ MAY_READ: dict[tuple[Store, Role], dict[str, set[str] | None]] = {
             "decided_at",
             "recorded_at",
             "incarnation",
+            "claim",
         },
     },
     (Store.IDENTITY, Role.MIGRATIONS): {"migrations": None},
@@ -120,7 +122,7 @@ def test_who_counts_cannot_log_in_where_people_are(lock: Lock) -> None:
         ),
         (Store.ANALYTICS, Role.WORKER, "DROP TABLE engagement"),
         (Store.ANALYTICS, Role.WORKER, "ALTER TABLE outcomes DELETE WHERE 1"),
-        (Store.IDENTITY, Role.WORKER, "ALTER TABLE consents DELETE WHERE 1"),
+        (Store.IDENTITY, Role.WORKER, "ALTER TABLE receipts DELETE WHERE 1"),
         (Store.IDENTITY, Role.WORKER, "SELECT count() FROM recipients WHERE sealed != ''"),
         (Store.IDENTITY, Role.WORKER, "SELECT count() FROM consents WHERE proof LIKE '%a%'"),
         (Store.IDENTITY, Role.RIGHTS, "INSERT INTO consents SELECT * FROM consents"),
