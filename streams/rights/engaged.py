@@ -38,6 +38,7 @@ from streams.messages import RecipientState, decode_state, format_time
 from streams.partitioner import message_key, partition_of
 from streams.rights import barrier
 from streams.rights.audit import Action
+from streams.rights.export.tables import cell
 from streams.rights.person import Pseudonym, pseudonyms, states
 from streams.topics import STATE
 
@@ -53,8 +54,6 @@ _DISCLOSURES = pa.schema(
         ("blind", pa.binary(16)),
     ]
 )
-# A spreadsheet takes a cell that begins so for a formula (OWASP, CSV injection), the wide forms too.
-_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,8 +344,3 @@ def _csv(lines: Sequence[tuple[Did, Holder]]) -> bytes:
     )
     writer.writerows([cell(value) for value in line] for line in sorted(cells))
     return text.getvalue().encode("utf-8-sig")
-
-
-def cell(value: str) -> str:
-    """A value as a cell: a `'` stands before what a spreadsheet would take for a formula, however it trims it."""
-    return f"'{value}" if value.lstrip(" \xa0\u200b\ufeff").startswith(_FORMULA) else value

@@ -15,7 +15,7 @@ from streams.errors import StoreUnavailable
 from streams.rights import barrier
 from streams.rights.audit import Action
 from streams.rights.desk import Desk
-from streams.rights.engaged import Holder, Question, cell, disclose, holders, rows
+from streams.rights.engaged import Holder, Question, disclose, holders, rows
 from streams.rights.person import find
 from streams.stores import Store
 from tests.lock import TENANTS, Lock, Message, event, now_ms, preference
@@ -200,9 +200,3 @@ def test_the_state_decides_also_where_rows_are_still_there(lock: Lock, scene: Sc
     assert (
         json.loads(lock.run("tenants", "show", "--json").stdout)[T]["purposes"]["engagement"]["ceiling"] != "personal"
     )
-
-
-@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", " =", "\xa0+", "\uff1d"])
-def test_no_cell_begins_a_formula(begin: str) -> None:
-    assert cell(f"{begin}1+1") == f"'{begin}1+1"
-    assert cell("erika@example.com") == "erika@example.com"
