@@ -507,6 +507,7 @@ TABLES: tuple[Place, ...] = (
             ("pseudonym", PSEUDONYM, "hers for that purpose and kind; 0 where she did not agree"),
             ("key_version", NO, "the version of the tenant's root key"),
             ("expires", NO, "when the row goes"),
+            ("feed", NO, "where the event came from, in the sender's word"),
             ("event_hash", KEYED_HASH, "of tenant and event id"),
             ("hour", NO, "hour of arrival"),
             ("outcome", NO, "how records of the batch ended"),
@@ -536,6 +537,7 @@ TABLES: tuple[Place, ...] = (
             ("pseudonym", PSEUDONYM, "hers for that purpose and kind"),
             ("key_version", NO, "the version of the tenant's root key"),
             ("expires", NO, "when the row goes"),
+            ("feed", NO, "where the event came from, in the sender's word"),
         ),
     ),
     Place(

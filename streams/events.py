@@ -162,6 +162,7 @@ class EventsWork:
                 "key_version": versions,
                 "purpose": _where(is_row, purpose),
                 "expires": _expires(events.tenants, times, is_row, purpose, tenants),
+                "feed": _feeds(events.frame["feed"], is_row),
             }
             if purpose == PRIMARY:
                 kept = counted | is_row
@@ -255,6 +256,13 @@ def _expires(
     """Days since 1970 after which each row goes, by its tenant's retention for the purpose; 0 where there is no row."""
     days = [tenant.purposes[purpose].retention_days if purpose in tenant.purposes else 0 for tenant in tenants.values()]
     return np.where(is_row, times // DAY_MS + np.array(days, np.int64)[of_tenant], 0).astype(np.int32)
+
+
+def _feeds(feeds: pl.Series, is_row: Array) -> pl.Series:
+    """Where each event of a row came from, for the access export; empty where there is no row, or nothing was said."""
+    if feeds.null_count() == len(feeds):
+        return pl.repeat("", len(feeds), eager=True)
+    return pl.select(pl.when(pl.Series(is_row)).then(feeds).fill_null("")).to_series()
 
 
 def _where(mask: Array, word: str) -> pl.Series:

@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         ("pseudonym", pa.binary(16)),
         ("key_version", pa.uint16()),
         ("expires", pa.date32()),
+        ("feed", pa.string()),
         ("event_hash", pa.uint64()),
         ("hour", pa.uint32()),
         ("outcome", pa.string()),

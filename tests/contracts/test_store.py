@@ -8,6 +8,7 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
@@ -20,6 +21,8 @@ from hypothesis import strategies as st
 from deploy.clickhouse.grants import Role, Store, roles_of
 from deploy.embedded.stack import Stack
 from pseudonymizer.siphash import siphash
+from streams import migrate
+from streams.settings import load
 from tests.contracts.conftest import login
 
 pytestmark = pytest.mark.stack
@@ -307,3 +310,30 @@ def test_the_stores_log_has_codes_and_no_values(stores: Stack) -> None:
     assert "code=497 name=ACCESS_DENIED role=schleuse_worker" in log
     assert "code=516" in log
     assert "canary" not in log
+
+
+def test_a_view_is_made_anew_while_workers_write_and_no_batch_is_lost_or_there_twice(tmp_path: Path) -> None:
+    """Migration 005: a batch of before is remembered; one that comes while it runs is refused, and taken when again."""
+    stack = Stack(tmp_path, "tansu", die_with_parent=True)
+    try:
+        stack.start(["analytics"])
+        migrations = migrate.Migrations(load(stack.settings_file, {}), Store.ANALYTICS)
+        pending = migrations.pending()
+        migrations.apply([one for one in pending if one.migration.number < 5], lambda _: None)
+        worker = login(stack, Store.ANALYTICS, "worker")
+        batch = events("m", 5)
+        worker.insert_arrow("ingest", batch, settings=guarded("before"))
+        (fifth,) = (one.migration for one in pending if one.migration.number == 5)
+        migrations.close()
+        for statement in fifth.statements:
+            login(stack, Store.ANALYTICS, "migrations").command(statement, settings={"database": "analytics"})
+            if statement is not fifth.statements[-1]:
+                with pytest.raises(DatabaseError, match="395"):
+                    worker.insert_arrow("ingest", batch, settings=guarded("while"))
+        for _ in range(2):
+            for token in ("before", "while"):
+                login(stack, Store.ANALYTICS, "worker").insert_arrow("ingest", batch, settings=guarded(token))
+            assert counted(stack, "m") == (10, 5, 10)
+            stack.restart("analytics")
+    finally:
+        stack.stop()

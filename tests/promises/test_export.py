@@ -91,7 +91,9 @@ def test_it_says_per_purpose_what_is_held_from_where_and_for_how_long(lock: Lock
     assert (proof.evidence, proof.age_check, proof.conditional) == (f"mail to {HER}", "=1+1", None)
     (mapping,), (row,), (other,) = engagement.mappings, engagement.rows, advice.rows
     assert (mapping.kind, mapping.opens, mapping.pseudonym) == ("open", True, row.pseudonym)
-    assert (row.mailing, row.kind, row.actor) == ("export-1", "open", "human")
+    assert (row.mailing, row.kind, row.feed, row.actor, other.feed) == (
+        *("export-1", "open", "canary-feed", "human", "canary-feed"),
+    )
     assert row.kept_until > her.made_at[:10]
     assert other.pseudonym != row.pseudonym
     (receipt,) = her.receipts

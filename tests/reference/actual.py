@@ -32,7 +32,8 @@ FROM cells_unique GROUP BY ALL
 """
 _ROWS = """
 SELECT partition, claim, toString(tenant), toString(purpose), toString(mailing), toString(kind), toString(link),
-    toUnixTimestamp(occurred), toString(device), toString(actor), pseudonym, key_version, toUInt16(expires)
+    toUnixTimestamp(occurred), toString(device), toString(actor), pseudonym, key_version, toUInt16(expires),
+    toString(feed)
 FROM engagement
 """
 _MAPPINGS = """

@@ -62,6 +62,7 @@ class Row(NamedTuple):
     pseudonym: int
     key_version: int
     expires: int
+    feed: str
 
 
 class Mapping(NamedTuple):

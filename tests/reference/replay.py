@@ -199,6 +199,7 @@ class _Replay:
                         *(partition, claim.number, tenant.name, purpose, event["mailing"], kind, link),
                         *(occurred // 1000, device, actor, salt.pseudonym, salt.key_version),
                         expires=occurred // events.DAY_MS + tenant.purposes[purpose][1],
+                        feed=event.get("feed") or "",
                     )
                 )
         if not counted:

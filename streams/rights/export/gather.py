@@ -66,7 +66,7 @@ FROM disclosures WHERE {_HERS} ORDER BY at, purpose, mailing
 # As text and in a subquery: ClickHouse reads a literal above 64 bits as a floating point number, and matches nothing.
 _ROWS = """
 SELECT toString(purpose), toUnixTimestamp(occurred), toString(kind), toString(mailing), toString(link),
-    toString(device), toString(actor), '', pseudonym, key_version, toString(expires)
+    toString(device), toString(actor), toString(feed), pseudonym, key_version, toString(expires)
 FROM engagement
 WHERE tenant = {tenant:String} AND partition = {partition:UInt16}
     AND pseudonym IN (SELECT toUInt128(arrayJoin({pseudonyms:Array(String)})))
