@@ -41,17 +41,18 @@ def export(
     bundle.check_folder(folder)  # before anything is opened
     with Desk.open(settings) as desk:
         if file is not None:
-            content = bundle.unpack(sealed.open_file(desk, file, why))
+            content, said = bundle.unpack(sealed.open_file(desk, file, why)), None
         else:
-            content = bundle.files(gather.of(desk, str(tenant), asked.read(str(recipient)), why))
+            said = gather.of(desk, str(tenant), asked.read(str(recipient)), why)
+            content = bundle.files(said)
         bundle.write(folder, content)
-    said = held.decode(content["export.json"])
-    rows = sum(len(purpose.rows) for purpose in said.purposes)
-    purposes = len(said.purposes)
-    click.echo(
-        "nothing is held about this recipient"
-        if said.nothing_held
-        else f"{rows:,} rows, {sum(len(p.decisions) for p in said.purposes):,} lines of consent, "
-        f"{purposes} {'purpose' if purposes == 1 else 'purposes'}"
-    )
+    if said is not None:
+        click.echo(_summary(said))
     click.echo(f"{folder}: {len(content)} files, to be read by their owner only")
+
+
+def _summary(said: held.Export) -> str:
+    if said.nothing_held:
+        return "nothing is held about this recipient"
+    rows, lines = (sum(len(getattr(one, what)) for one in said.purposes) for what in ("rows", "decisions"))
+    return f"{rows:,} rows, {lines:,} lines of consent; purposes: {', '.join(one.purpose for one in said.purposes)}"

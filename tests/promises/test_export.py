@@ -173,7 +173,7 @@ def test_a_request_is_answered_by_a_sealed_export_and_a_receipt(lock: Lock, her:
     assert len(list(folder.iterdir())) == 2
 
     opened = lock.run("export", "--open", str(path), "--to", str(tmp_path / "hers"))
-    assert "lines of consent" in opened.stdout
+    assert "to be read by their owner only" in opened.stdout
     said = held.decode((tmp_path / "hers" / "export.json").read_bytes())
     assert said.recipient == HER
     assert [purpose.rows for purpose in said.purposes] == [purpose.rows for purpose in her.purposes]

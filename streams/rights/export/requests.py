@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -28,13 +28,16 @@ from streams.rights.export import bundle, gather, sealed
 from streams.topics import RECEIPTS, REQUESTS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiokafka import ConsumerRecord, TopicPartition
 
     from streams.rights.desk import Desk
     from streams.rights.export.sealed import SealedExport
+    from streams.tenants import TenantSettings
 
 KIND = "access"
-AT_ONCE = 20
+AT_ONCE = 500  # fetched; erasures among them are passed over
 FETCH_MS = 300
 LONGEST_MS = 3_600_000  # between two looks: another duty may take its time
 
@@ -47,25 +50,34 @@ class AccessRequests:
         self._producer: AIOKafkaProducer | None = None
 
     async def run_once(self, desk: Desk) -> int:
-        """Answer the access requests that have come; how many. Raises StoreUnavailable, BrokerError, SchleuseError."""
+        """Answer the next access request; 1, or 0 where none has come. Passes over what is none.
+
+        One at a time, so that the process can end between two. Raises StoreUnavailable, BrokerError, SchleuseError:
+        nothing that was not answered is committed then.
+        """
         await self._connect(desk)
         assert self._consumer is not None
         fetched: dict[TopicPartition, list[ConsumerRecord]] = await self._consumer.getmany(
             timeout_ms=FETCH_MS, max_records=AT_ONCE
         )
-        left = {tp: records[0].offset for tp, records in fetched.items()}
+        if not fetched:
+            return 0
+        done = {tp: records[0].offset for tp, records in fetched.items()}
         answered = 0
         try:
+            known = await asyncio.to_thread(tenants.in_force, desk.analytics)
             for tp, records in fetched.items():
                 for record in records:
-                    answered += await self._carry_out(desk, record)
-                    await self._commit(tp, record.offset + 1)
-                    left[tp] = record.offset + 1
-        except BaseException:
-            for tp, offset in left.items():  # what was not carried out comes again
-                with contextlib.suppress(IllegalStateError):  # the partition has gone to another process meanwhile
-                    self._consumer.seek(tp, offset)
-            raise
+                    if answered:
+                        break
+                    answered = await self._carry_out(desk, record, known)
+                    done[tp] = record.offset + 1
+            await self._commit(done)
+        finally:
+            for tp, offset in done.items():  # what was not carried out comes again
+                if offset <= fetched[tp][-1].offset:
+                    with contextlib.suppress(IllegalStateError):  # the partition has gone to another process meanwhile
+                        self._consumer.seek(tp, offset)
         return answered
 
     async def close(self) -> None:
@@ -101,8 +113,7 @@ class AccessRequests:
             await self.close()
             raise BrokerError(f"Kafka at {settings.broker} did not answer ({type(error).__name__})") from None
 
-    async def _carry_out(self, desk: Desk, record: ConsumerRecord) -> int:
-        known = await asyncio.to_thread(tenants.in_force, desk.analytics)
+    async def _carry_out(self, desk: Desk, record: ConsumerRecord, known: Mapping[str, TenantSettings]) -> int:
         try:
             request = parse_request(record.value, known, record.timestamp)
         except BadRow:
@@ -117,10 +128,10 @@ class AccessRequests:
             raise BrokerError(f"Kafka did not take a receipt ({type(error).__name__})") from None
         return 1
 
-    async def _commit(self, tp: Any, offset: int) -> None:
+    async def _commit(self, positions: Mapping[TopicPartition, int]) -> None:
         assert self._consumer is not None
         try:
-            await self._consumer.commit({tp: offset})
+            await self._consumer.commit(dict(positions))
         except (KafkaError, IllegalStateError) as error:  # the next one to have the partition does it again
             raise BrokerError(f"Kafka did not take a position in {REQUESTS} ({type(error).__name__})") from None
 

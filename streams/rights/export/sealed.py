@@ -12,6 +12,7 @@ copy of the file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -101,7 +102,7 @@ def ensure(desk: Desk, tenant: str, name: str, make: Callable[[], tuple[str, byt
         about = _about(key, whole, name)
         if about is None:
             made_at, packed = make()
-            _publish(path, seal_file(key, name, tenant, made_at, packed))
+            _publish(path, seal_file(key, name, tenant, made_at, packed), instead=bool(whole))
             whole = _read(path)
             about = _about(key, whole, name)
         made_ms = desk.ring.made(KeyKind.EXPORT).get(name)
@@ -218,15 +219,23 @@ def _about(key: bytes, whole: bytes, name: str) -> _Head | None:
     return sealed.head if sealed.head.key == name else None
 
 
-def _publish(path: Path, whole: bytes) -> None:
-    """Whole or not at all, owner-only, and on the disk before anybody is told of it."""
+def _publish(path: Path, whole: bytes, instead: bool) -> None:
+    """Whole or not at all, owner-only, and on the disk before anybody is told of it.
+
+    Of two processes the first one's file stands; `instead` of one that does not open, the last one's.
+    """
     try:
         descriptor, scratch = tempfile.mkstemp(dir=path.parent, suffix=SCRATCH)
         with os.fdopen(descriptor, "wb") as file:
             file.write(whole)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(scratch, path)
+        if instead:
+            os.replace(scratch, path)
+        else:
+            with contextlib.suppress(FileExistsError):
+                os.link(scratch, path)
+            os.unlink(scratch)
         if os.name == "posix":
             folder = os.open(path.parent, os.O_RDONLY)
             try:
