@@ -19,6 +19,7 @@ from streams.errors import BrokerError, SchleuseError
 CLIENT = "schleuse"
 CONNECT_MS = 10_000
 QUIET_SECONDS = 10.0  # a partition that has more to give and gives nothing for this long does not answer
+MARKERS = 100  # more than so many offsets behind are records, or will soon be read
 _UNKNOWN_TOPIC = 3
 
 
@@ -128,6 +129,42 @@ def _read(consumer: KafkaConsumer, broker: str, partitions: Sequence[TopicPartit
         waiting = {tp for tp in waiting if consumer.position(tp) < last[tp]}
         if time.monotonic() - quiet > QUIET_SECONDS:
             raise BrokerError(f"Kafka at {broker} stopped giving records of {topic}")
+
+
+def is_committed(broker: str, client: KafkaAdminClient, group: str, topic: str, ends: Mapping[int, int]) -> bool:
+    """Whether a group has committed everything of a topic up to the end of each partition, as `log_ends` told it.
+
+    What lies after the committed position and is no record counts for nothing: where the last records came in a
+    transaction its marker stays in the log, and nobody consumes that. Raises BrokerError.
+    """
+    wanted = {TopicPartition(topic, number): end for number, end in ends.items() if end}
+    if not wanted:
+        return True
+    found = client.list_group_offsets({group: list(wanted)}).get(group, {})
+    behind = {tp: found[tp].offset if tp in found else -1 for tp in wanted}
+    behind = {tp: offset for tp, offset in behind.items() if offset < wanted[tp]}
+    if any(wanted[tp] - offset > MARKERS for tp, offset in behind.items() if offset >= 0):
+        return False
+    return not behind or not _holds_records(broker, topic, behind, wanted)
+
+
+def _holds_records(
+    broker: str, topic: str, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> bool:
+    """Whether a record lies between two offsets of any partition; one that cannot be read to its end counts as one."""
+    with _consumer(broker, f"reading {topic}") as consumer:
+        consumer.assign(list(begins))
+        first = consumer.beginning_offsets(list(begins))
+        for tp, offset in begins.items():
+            consumer.seek(tp, max(offset, first[tp]))
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            for tp, records in consumer.poll(timeout_ms=200).items():
+                if any(record.offset < ends[tp] for record in records):
+                    return True
+            if all(consumer.position(tp) >= ends[tp] for tp in begins):
+                return False
+        return True
 
 
 def partition_count(broker: str, topic: str) -> int:

@@ -8,18 +8,13 @@ in the stores and in tracking.state.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from kafka import TopicPartition
-
-from streams.broker import admin, log_ends
+from streams.broker import admin, is_committed, log_ends
 from streams.errors import StoreUnavailable
 from streams.topics import CHANGES, PREFERENCES, REQUESTS
 
 if TYPE_CHECKING:
-    from kafka import KafkaAdminClient
-
     from streams.settings import Settings
 
 _EVERY_SECONDS = 0.3
@@ -36,20 +31,10 @@ def decided(settings: Settings, seconds: float = 60.0) -> None:
     with admin(settings.broker, "asking what is carried out") as client:
         for topics in ((PREFERENCES, REQUESTS), (CHANGES,)):  # the second only once all of the first is in it
             ends = {topic: log_ends(settings.broker, topic) for topic in topics}
-            wanted = {
-                TopicPartition(topic, number): end for topic, of in ends.items() for number, end in of.items() if end
-            }
-            while not _reached(client, settings.group, wanted):
+            while not all(is_committed(settings.broker, client, settings.group, *one) for one in ends.items()):
                 if time.monotonic() > until:
                     raise StoreUnavailable(
                         f"decisions that lie in Kafka were not carried out within {seconds:.0f} s, and without them "
                         "nothing is handed out: is a worker running? (schleuse status)"
                     )
                 time.sleep(_EVERY_SECONDS)
-
-
-def _reached(client: KafkaAdminClient, group: str, wanted: Mapping[TopicPartition, int]) -> bool:
-    if not wanted:
-        return True
-    committed = client.list_group_offsets({group: list(wanted)}).get(group, {})
-    return all(tp in committed and committed[tp].offset >= end for tp, end in wanted.items())

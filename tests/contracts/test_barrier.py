@@ -1,0 +1,46 @@
+"""What a group has carried out, where the last records came in a transaction: nobody reads the offset of its marker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from kafka import KafkaConsumer, TopicPartition
+from kafka.structs import OffsetAndMetadata
+
+from deploy.embedded.stack import Stack
+from streams.broker import admin, is_committed, log_ends
+
+pytestmark = [pytest.mark.stack, pytest.mark.kafka]
+TOPIC, GROUP = "barrier", "barrier-group"
+
+
+def _commit(address: str, offset: int) -> None:
+    consumer = KafkaConsumer(bootstrap_servers=address, group_id=GROUP, enable_auto_commit=False)
+    try:
+        consumer.assign([TopicPartition(TOPIC, 0)])
+        consumer.commit({TopicPartition(TOPIC, 0): OffsetAndMetadata(offset, "", -1)})
+    finally:
+        consumer.close()
+
+
+def test_a_marker_at_the_end_of_the_log_is_not_waited_for(kafka_stack: Stack) -> None:
+    address = kafka_stack.broker_address
+
+    async def send() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=address, transactional_id="sender")
+        await producer.start()
+        async with producer.transaction():
+            for _ in range(3):
+                await producer.send_and_wait(TOPIC, b"a preference", partition=0)
+        await producer.stop()
+
+    with admin(address, "a test") as client:
+        client.create_topics({TOPIC: {"num_partitions": 1, "replication_factor": 1}})
+        asyncio.run(send())
+        ends = log_ends(address, TOPIC)
+        assert ends == {0: 4}  # three records and the marker
+        for committed, carried_out in ((0, False), (2, False), (3, True), (4, True)):
+            _commit(address, committed)
+            assert is_committed(address, client, GROUP, TOPIC, ends) is carried_out, committed
