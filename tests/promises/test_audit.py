@@ -82,10 +82,10 @@ def _swapped(rows: list[Any]) -> list[Any]:
 
 CHANGES: dict[str, Callable[[list[Any]], list[Any]]] = {
     "at": _set(1, lambda at: at + 1),
-    "actor": _set(2, lambda _: "rights/somebody-else"),
-    "action": _set(3, lambda _: "verified"),
-    "tenant": _set(4, lambda _: "beta"),
-    "subject": _set(5, lambda _: "00" * 16),
+    "actor": _set(2, lambda actor: f"{actor}-else"),
+    "action": _set(3, lambda action: f"not_{action}"),
+    "tenant": _set(4, lambda tenant: f"{tenant}x"),
+    "subject": _set(5, lambda subject: ("00" if subject[:2] != "00" else "01") + subject[2:]),
     "why": _set(6, lambda why: why + "!"),
     "detail": _set(7, lambda _: '{"turn":99}'),
     "no detail": _set(7, lambda _: "gone"),
