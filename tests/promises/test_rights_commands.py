@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from streams.rights.audit import Action
 from streams.rights.desk import Desk
+from streams.rights.lookup import LookupRefused, look_up
 from streams.rights.person import Person, find
 from tests.lock import PROOF, Lock, event, now_ms, preference
 
@@ -120,6 +121,21 @@ def test_a_pseudonym_is_looked_up_for_a_reason_and_only_so_often(lock: Lock, sce
         assert lock.run(*ask, hers.value.hex()).stdout.startswith(HER)
     finally:
         del lock.environment["SCHLEUSE_LOOKUPS_PER_HOUR"]
+
+
+def test_nobody_is_named_whose_consent_no_longer_holds(
+    lock: Lock, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a withdrawal's state and its removal, or the other way round, her mapping is there for some seconds."""
+    (hers,) = (one for one in scene.her.pseudonyms if (one.purpose, one.kind) == ("engagement", "click"))
+    desk = lock.desk()
+    monkeypatch.setattr("streams.rights.lookup.find", lambda *of: replace(find(*of), pseudonyms=()))
+    with pytest.raises(LookupRefused, match="no longer holds") as refused:
+        look_up(desk, "acme", hers.value, WHY)
+    assert HER not in str(refused.value)
+    line = _newest(lock, scene.desk, Action.LOOKUP_REFUSED)
+    assert (line["subject"], line["detail"]["because"]) == (scene.her.blind.hex(), "consent")  # type: ignore[index]
+    desk.close()
 
 
 def test_what_was_refused_is_opened_on_record_only(lock: Lock, scene: Scene) -> None:
