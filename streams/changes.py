@@ -2,7 +2,7 @@
 
 The order of the steps is what makes a receipt true; each is the same done twice (streams/chain.py, step 2):
 
- a  the consent ledger and the mappings of new grants, under the claim's token
+ a  the consent ledger and the mappings of new grants, and which mailings are closed, under the claim's token
  b  the rows of whoever moves to another root key are rewritten, out of a list, `rekeys`, and counted that none is left;
     then the pseudonyms that must go, into `removals` of both stores, and who is erased into `erasing`; without a token,
     since the lists are forgotten after a day and a claim may be resumed later than that; the same line twice is the
@@ -81,6 +81,7 @@ REQUESTS = pa.schema(
         ("disclosed_to", pa.list_(pa.string())),
     ]
 )
+CLOSINGS = pa.schema([("tenant", pa.string()), ("mailing", pa.string()), ("id", pa.string())])
 RECEIPTS = pa.schema([*REQUESTS, ("gone_by", TIME)])
 
 
@@ -134,6 +135,13 @@ def write_ledger(claim: Claim, changes: ChangesPlan, identity: StoreClient, keys
         there = identity.rows("looking for the mappings of a claim", _MAPPED, _names(claim))
         left = {int(row[0]).to_bytes(16, "little").hex() for row in there}
         keys.drop_data_keys(name for name in data_keys if name not in left)
+
+
+def write_closings(claim: Claim, changes: ChangesPlan, analytics: StoreClient, deadline_ms: int) -> None:
+    """Step a, of the mailings that close. That every partition has such a line is what the sets' end waits for: it
+    says that all claims below this one are done here, and that every later one refuses the mailing's events."""
+    rows = [(one.tenant, one.mailing, one.id) for one in changes.close]
+    _insert(analytics, "closings", CLOSINGS, rows, claim, deadline_ms)
 
 
 _THIS_CLAIM = "incarnation = {incarnation:UInt32} AND partition = {partition:UInt16} AND claim = {claim:UInt64}"

@@ -8,7 +8,7 @@ it) and of the memory of event ids below it, so that a claim carried out twice w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,8 @@ class _Events:
 class EventsWork:
     """Builds the batches of one partition. Used by one thread at a time.
 
-    `was_off` names who was `off` when a state was lost: she stays `off` until she says otherwise.
+    `was_off` names who was `off` when a state was lost: she stays `off` until she says otherwise. `closed` names the
+    mailings (tenant, separator, mailing) whose closing lies before the claim: it may grow between two batches.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class EventsWork:
         seen: Seen,
         declarations: Declarations,
         was_off: WasOff | None = None,
+        closed: Collection[str] = (),
     ) -> None:
+        self._closed = closed
         self._keys, self._seen, self._declarations = keys, seen, declarations
         self._people = People(partition, partitions, keys, state, was_off)
 
@@ -93,7 +96,8 @@ class EventsWork:
         self._people.begin(tenants)
         decoded = decode([record.value for record in records], claim.now_ms)
         bad = list(decoded.bad)
-        events = self._of_this_partition(_of_known_tenants(decoded.frame, tenants, bad), tenants, bad)
+        known = _of_open_mailings(_of_known_tenants(decoded.frame, tenants, bad), self._closed, bad)
+        events = self._of_this_partition(known, tenants, bad)
 
         # Duplicates: a sender's retry within 24 h of record time counts once.
         stamps = np.fromiter((record.timestamp for record in records), np.int64, len(records)) // HOUR_MS
@@ -240,6 +244,22 @@ def _of_known_tenants(
     flaw = BadRow(Reason.UNKNOWN_TENANT, "tenant", "a tenant of the settings in force")
     bad.extend((row, flaw) for row in frame.filter(~known)["row"].to_list())
     return frame.filter(known)
+
+
+def _of_open_mailings(frame: pl.DataFrame, closed: Collection[str], bad: list[tuple[int, BadRow]]) -> pl.DataFrame:
+    """Before anything asks for a mailing's secret: that of a closed one is gone."""
+    if not closed:
+        return frame
+    mailings = frame.select("tenant", "mailing").unique()
+    late = mailings.filter(pl.Series([SEPARATOR.join(row) in closed for row in mailings.iter_rows()], dtype=pl.Boolean))
+    if late.is_empty():
+        return frame
+    flaw = BadRow(Reason.LATE, "mailing", "a mailing whose window has not closed")
+    bad.extend(
+        (row, flaw)
+        for row in frame.join(late, on=["tenant", "mailing"], how="semi", maintain_order="left")["row"].to_list()
+    )
+    return frame.join(late, on=["tenant", "mailing"], how="anti", maintain_order="left")
 
 
 def _flaw(reason: Reason | None) -> BadRow:

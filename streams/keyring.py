@@ -26,11 +26,11 @@ from typing import TypeVar
 
 from pseudonymizer.keys import KEY_BYTES, KeyKind, encode
 from pseudonymizer.sealing import NONCE_BYTES, SealBroken, open_sealed, seal
-from streams.errors import StoreUnavailable
+from streams.errors import SchleuseError, StoreUnavailable
 from streams.kek import KekSource, KeyRingRefused, source_of
 from streams.kek.file import owner_only
 
-__all__ = ["Entry", "KeyRing", "KeyRingRefused"]
+__all__ = ["Entry", "KeyRetired", "KeyRing", "KeyRingRefused"]
 
 BUSY_SECONDS = 30  # how long one process waits while another writes
 AT_ONCE = 500  # names in one statement; SQLite takes 32,766 values
@@ -44,7 +44,17 @@ CREATE TABLE entries (
     PRIMARY KEY (kind, name, version)
 ) WITHOUT ROWID;
 """
+# Also in rings that releases before 0.2 made.
+_RETIRED = """
+CREATE TABLE IF NOT EXISTS retired (
+    kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, name)
+) WITHOUT ROWID
+"""
 T = TypeVar("T")
+
+
+class KeyRetired(SchleuseError):
+    """A key was to be made that is retired: it was destroyed, and is never made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,7 @@ class KeyRing:
         return self._do(lambda: self._read(kind, list(dict.fromkeys(names)), 1))
 
     def ensure(self, kind: KeyKind, name: str, version: int = 1) -> bytes:
-        """The 32 bytes of a key, made where there is none.
+        """The 32 bytes of a key, made where there is none. Raises KeyRetired when it must not be made.
 
         A caller may NOT assume that a key it asked for before is the same one: it may have been destroyed in between.
         """
@@ -126,7 +136,7 @@ class KeyRing:
         return found if found is not None else self._do(lambda: self._make(kind, [name], version))[name]
 
     def ensure_many(self, kind: KeyKind, names: Iterable[str]) -> dict[str, bytes]:
-        """`ensure` of version 1 of each name; all that are missing are made in one transaction."""
+        """`ensure` of version 1 of each name; all that are missing are made in one transaction, or none of them."""
         wanted = list(dict.fromkeys(names))
         found = self._do(lambda: self._reading(lambda: self._read(kind, wanted, 1)))
         missing = [name for name in wanted if name not in found]
@@ -247,6 +257,20 @@ class KeyRing:
         """Destroy the keys of a kind whose names begin so. Returns how many there were."""
         return self._delete("kind = ? AND substr(name, 1, ?) = ?", [(str(kind), len(begins), begins)])
 
+    def retire_many(self, kind: KeyKind, names: Iterable[str]) -> int:
+        """Destroy all versions of each name and note that none is made again, in one transaction; how many there were.
+
+        Whoever asks for one from then on gets KeyRetired, however long it slept in between.
+        """
+        values = [(str(kind), name) for name in names]
+
+        def retire() -> int:
+            with _transaction(self._database):
+                self._database.executemany("INSERT OR IGNORE INTO retired VALUES (?, ?)", values)
+                return self._database.executemany("DELETE FROM entries WHERE kind = ? AND name = ?", values).rowcount
+
+        return self._do(retire) if values else 0
+
     def destroy_before(self, kind: KeyKind, name: str) -> int:
         """Destroy the keys of a kind whose names come before this one: days, for one. Returns how many there were.
 
@@ -297,7 +321,10 @@ class KeyRing:
         with _transaction(self._database):
             self._renew()
             self._put(kind, names, version)
-            return self._read(kind, names, version)
+            made = self._read(kind, names, version)
+            if len(made) < len(set(names)):
+                raise KeyRetired(f"a key of the kind {kind} was destroyed for good and is not made again")
+            return made
 
     def _put(self, kind: KeyKind, names: Sequence[str], version: int) -> None:
         now_ms = time.time_ns() // 1_000_000
@@ -306,7 +333,11 @@ class KeyRing:
             fresh, nonce = secrets.token_bytes(KEY_BYTES), secrets.token_bytes(NONCE_BYTES)
             sealed = seal(self._unlocked.kek, fresh, _place(kind, name, version), nonce)
             rows.append((str(kind), name, version, sealed, now_ms))
-        self._database.executemany("INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?)", rows)
+        self._database.executemany(
+            "INSERT OR IGNORE INTO entries SELECT ?1, ?2, ?3, ?4, ?5 "
+            "WHERE NOT EXISTS (SELECT 1 FROM retired WHERE kind = ?1 AND name = ?2)",
+            rows,
+        )
 
     def _newest(self, tenant: str) -> tuple[int, bytes] | None:
         row = self._database.execute(
@@ -379,6 +410,7 @@ def _unlock(database: sqlite3.Connection, path: Path, source: KekSource, create:
     row = _first_row(database) if _is_made(database) else None
     if row is None:
         raise KeyRingRefused(f"{path} is not a key ring")
+    database.execute(_RETIRED)
     return _unlocked(row, path, source)
 
 

@@ -66,12 +66,19 @@ class Keys:
         return found
 
     def mailings(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The secret of each mailing (name: tenant, separator, mailing), made where there is none."""
+        """The secret of each mailing (name: tenant, separator, mailing), made where there is none.
+
+        Raises KeyRetired for a mailing that is closed: a claim that still counts events of it is done long ago.
+        """
         names = list(names)
         missing = [name for name in names if name not in self._mailings]
         if missing:
             self._mailings.update(self._ring.ensure_many(KeyKind.MAILING, missing))
         return {name: self._mailings[name] for name in names}
+
+    def forget_mailings(self) -> None:
+        """Ask the ring again for every mailing's secret: some may be about to be destroyed."""
+        self._mailings.clear()
 
     def data_keys(self, names: Iterable[str]) -> dict[str, bytes]:
         """The data key of each mapping (name: hex of its pseudonym), made where there is none. Not cached."""

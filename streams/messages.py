@@ -475,7 +475,17 @@ class Rekey:
     True: all that is there under the version goes, and what comes is under the other one."""
 
 
-AnyChange = Change | Erasure | Ceiling | Rekey
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The window of a mailing closes: what comes for it from here on is `late`. One to every partition."""
+
+    id: str
+    """Of the sending: it tells two of the same mailing apart, and decides nothing."""
+    tenant: str
+    mailing: str
+
+
+AnyChange = Change | Erasure | Ceiling | Rekey | Closing
 
 
 class _ChangeWire(msgspec.Struct, tag_field="type", tag="preference"):
@@ -516,15 +526,21 @@ class _RekeyWire(msgspec.Struct, tag_field="type", tag="rekey"):
     remove: bool
 
 
+class _ClosingWire(msgspec.Struct, tag_field="type", tag="closing"):
+    id: str
+    tenant: str
+    mailing: str
+
+
 class _Typed(msgspec.Struct):
     type: str
 
 
-_AnyWire = _ChangeWire | _ErasureWire | _CeilingWire | _RekeyWire
+_AnyWire = _ChangeWire | _ErasureWire | _CeilingWire | _RekeyWire | _ClosingWire
 _change_decoder: msgspec.json.Decoder[_AnyWire] = msgspec.json.Decoder(_AnyWire)
 _type_decoder = msgspec.json.Decoder(_Typed)
 _NOT_READ = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_TYPES = ("preference", "erasure", "ceiling", "rekey")
+_TYPES = ("preference", "erasure", "ceiling", "rekey", "closing")
 
 
 def encode_change(change: AnyChange) -> bytes:
@@ -541,6 +557,8 @@ def encode_change(change: AnyChange) -> bytes:
             wire = _CeilingWire(change.id, change.tenant, change.purpose, change.ceiling.word, change.seed)
         case Rekey():
             wire = _RekeyWire(change.tenant, change.recipient, change.from_version, change.to_version, change.remove)
+        case Closing():
+            wire = _ClosingWire(change.id, change.tenant, change.mailing)
         case Change():
             wire = _wire_of_preference(change)
     return msgspec.json.encode(wire)
@@ -582,6 +600,8 @@ def parse_change(raw: bytes | None) -> AnyChange:
             return Ceiling(wire.id, wire.tenant, wire.purpose, _mode(wire.ceiling, "ceiling"), wire.seed)
         case _RekeyWire():
             return Rekey(wire.tenant, wire.recipient, wire.from_version, wire.to_version, wire.remove)
+        case _ClosingWire():
+            return Closing(wire.id, wire.tenant, check_id(wire.mailing, "mailing", MAX_MAILING))
         case _ChangeWire():
             return _preference_of(wire)
 

@@ -22,6 +22,8 @@ from streams.buffer import Buffer
 from streams.chain import NEWEST_RULES, Claim, Claims, Kind, Moment
 from streams.errors import ChainStopped, LostLog, StoreLate
 from streams.events import EventsBatch, EventsWork
+from streams.keyring import KeyRetired
+from streams.keys import SEPARATOR
 from streams.patience import patiently
 from streams.rejections import Stage
 from streams.seen import Seen
@@ -67,6 +69,7 @@ class Partition:
         self.seen = Seen()
         self.progress = Progress()
         self._work: EventsWork | None = None
+        self._closed: set[str] = set()  # mailings (tenant, separator, mailing) whose closing lies before the next claim
         self._last: Claim | None = None  # the newest claim, or that of an earlier incarnation
         self._again: Claim | None = None  # the last claim, if it has to be carried out again (4)
         self._deadline: tuple[int, float] = (0, 0.0)  # the store's milliseconds, and our clock when it was given
@@ -113,6 +116,7 @@ class Partition:
         next_event, begin_events = await self._check_log(EVENTS, Kind.EVENTS, next_event)
         next_change, begin_changes = await self._check_log(CHANGES, Kind.CHANGES, next_change)
         await self._load_seen(begin_events)
+        await self._load_closed(self._again)
         self._work = EventsWork(
             self.number,
             resources.settings.partitions,
@@ -121,6 +125,7 @@ class Partition:
             self.seen,
             resources.declarations,
             resources.was_off,
+            self._closed,
         )
         self.events, self.changes = Buffer(begin_events), Buffer(begin_changes)
         self._note(next_event, next_change)
@@ -207,6 +212,29 @@ class Partition:
         for hour in range(max(0, last - SEEN_HOURS), last + 1):  # a day at once would be in memory three times over
             await patiently(lambda hour=hour: self._in_thread(lambda: load(hour)), resources.waits)  # type: ignore[misc]
 
+    async def _load_closed(self, again: Claim | None) -> None:
+        """The mailings whose closing lies before the claim carried out next: `again`, or the one after the last.
+
+        Of an earlier incarnation's closings all count, on every partition: partitions may have become more.
+        """
+        incarnation = again.incarnation if again else self._claims.incarnation
+        below = again.number if again else self._number(self._last) + 1
+        which = (
+            "incarnation < {i:UInt32} OR (incarnation = {i:UInt32} AND partition = {p:UInt16} AND claim < {n:UInt64})"
+        )
+        names = {"i": incarnation, "p": self.number, "n": below}
+        rows = await patiently(
+            lambda: self._in_thread(
+                lambda: self._resources.analytics.rows(
+                    "reading closed mailings",
+                    f"SELECT DISTINCT toString(tenant), mailing FROM closings WHERE {which}",
+                    names,
+                )
+            ),
+            self._resources.waits,
+        )
+        self._closed.update(SEPARATOR.join(row) for row in rows)
+
     # --- feeding ---
 
     def wants(self, topic: str) -> bool:
@@ -255,6 +283,7 @@ class Partition:
             again = self._again
             log.info("carrying out again", partition=self.number, claim=again.number, kind=str(again.kind))
             await self._carry_out(again)
+            await self._load_closed(None)  # of an earlier incarnation's claim: what was closed after it
         while not self._stopping:
             self._fed.clear()
             await self._write_back()
@@ -370,6 +399,17 @@ class Partition:
         if self.state.highest >= (claim.incarnation, claim.next_change):
             raise Overtaken
 
+    async def _closed_since(self, claim: Claim) -> Exception:
+        """Why a mailing that the claim counts has no secret any more: it closed after the claim, which is done then."""
+        newest = (await self._look()).newest
+        if newest and newest.number > self._number(claim):
+            return Overtaken()
+        return ChainStopped(
+            f"partition {self.number}: claim {claim.number} counts a mailing whose secret was destroyed, and the "
+            "chain does not say that it was closed. Was the analytics store put back from a backup? See "
+            "docs/operations.md"
+        )
+
     async def _records(self, claim: Claim) -> list[Record] | None:
         """The run of a claim, as soon as all of it has been fetched; None when the partition is to stop."""
         buffer = self.events if claim.kind is Kind.EVENTS else self.changes
@@ -389,7 +429,10 @@ class Partition:
         work, resources = self._work, self._resources
         assert work
         with resources.metrics.timed("build"):
-            batch = await self._computed(lambda: work.build(claim, records, tenants))
+            try:
+                batch = await self._computed(lambda: work.build(claim, records, tenants))
+            except KeyRetired:
+                raise await self._closed_since(claim) from None
         self._check_not_done(claim)
         await self._reject(Stage.EVENTS, EVENTS, claim, records, batch.bad)
         with resources.metrics.timed("insert"):
@@ -416,6 +459,7 @@ class Partition:
         await self._reject(Stage.CHANGES, CHANGES, claim, records, plan.bad)
         with timed("ledger"):  # a
             await self._guarded(claim, lambda until: steps.write_ledger(claim, plan, identity, keys, until))
+            await self._guarded(claim, lambda until: steps.write_closings(claim, plan, analytics, until))
         with timed("removals"):  # b, c
             await self._guarded(claim, lambda until: steps.write_removals(claim, plan, identity, analytics, until))
         with timed("remove"):  # d, e
@@ -432,6 +476,9 @@ class Partition:
                 ),
             )
             await patiently(lambda: resources.send_receipts(receipts), resources.waits)
+        if plan.close:
+            self._closed.update(SEPARATOR.join((one.tenant, one.mailing)) for one in plan.close)
+            await resources.compute(keys.forget_mailings)  # their secrets are about to be destroyed
         resources.metrics.changes(len(records))
 
     async def _reject(

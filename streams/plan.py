@@ -21,6 +21,7 @@ from streams.messages import (
     KINDS,
     Ceiling,
     Change,
+    Closing,
     Erasure,
     RecipientState,
     Rekey,
@@ -81,6 +82,8 @@ class ChangesPlan:
     erase: list[Erased] = field(default_factory=list)
     rewrite: dict[bytes, tuple[bytes, int]] = field(default_factory=dict, repr=False)
     """Pseudonym under one root key -> the one under another, and that one's version: rows are rewritten."""
+    close: list[Closing] = field(default_factory=list)
+    """Mailings that are closed from this claim on."""
 
     @property
     def confirmations(self) -> list[Confirmation]:
@@ -138,6 +141,9 @@ class _Planner:
     def add(self, record: Record) -> None:
         """Plan one record. Raises BadRow, and then nothing of it is planned."""
         change = parse_change(record.value)
+        if isinstance(change, Closing):  # also of a tenant that has gone: its sets have to go too
+            self.result.close.append(change)
+            return
         tenant = self._tenants.get(change.tenant)
         if tenant is None:
             raise BadRow(Reason.UNKNOWN_TENANT, "tenant", "a tenant of the settings in force")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PRIMARY = "engagement"  # every tenant has it: it decides whether an event is `off`
 RETENTION = "13 months"
+WINDOW = "30 days"
 LONGEST_DAYS = 3650
 _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -48,7 +49,7 @@ class TenantSettings:
 
     `lower_local`: local parts of addresses are compared without case. `links`: whether a click's link has to be
     declared, or may be its URL's path. `url_keys`: query keys that stay. `feed_mailing`: the field in which a vendor's
-    body names the mailing.
+    body names the mailing. `window_days`: how long after its sending a mailing is counted; then it closes.
     """
 
     name: str
@@ -57,6 +58,7 @@ class TenantSettings:
     url_keys: tuple[str, ...]
     purposes: Mapping[str, PurposeSettings]
     feed_mailing: str
+    window_days: int = 30
 
 
 def load(path: Path) -> dict[str, TenantSettings]:
@@ -95,6 +97,7 @@ def to_json(tenants: Mapping[str, TenantSettings]) -> str:
                     for purpose, limits in tenant.purposes.items()
                 },
                 "url_keys": sorted(tenant.url_keys),
+                "window": f"{tenant.window_days} days",
             }
             for name, tenant in tenants.items()
         },
@@ -181,6 +184,7 @@ def _flat(tenant: TenantSettings) -> dict[str, str]:
         "links": tenant.links,
         "url_keys": ", ".join(sorted(tenant.url_keys)) or "none",
         **purposes,
+        "window": f"{tenant.window_days} days",
         "feed.mailing": tenant.feed_mailing,
     }
 
@@ -190,7 +194,7 @@ def _flat(tenant: TenantSettings) -> dict[str, str]:
 
 def _tenant(name: str, table: Any) -> TenantSettings:
     _check_name(name, "a tenant's name")
-    known = _table(table, f"[{name}]", ("local_part", "links", "url_keys", "purposes", "feed", "controller"))
+    known = _table(table, f"[{name}]", ("local_part", "links", "url_keys", "window", "purposes", "feed", "controller"))
     controller.parse(name, known.get("controller", {}))  # checked here, read again where it is needed
     purposes = _table(known.get("purposes", {}), f"[{name}.purposes]", None)
     feed = _table(known.get("feed", {}), f"[{name}.feed]", ("mailing",))
@@ -207,6 +211,7 @@ def _tenant(name: str, table: Any) -> TenantSettings:
         url_keys=tuple(sorted(set(url_keys))),
         purposes={purpose: _purpose(name, purpose, of) for purpose, of in sorted({PRIMARY: {}, **purposes}.items())},
         feed_mailing=mailing,
+        window_days=_duration(known, "window", WINDOW, f"[{name}]"),
     )
 
 
@@ -214,12 +219,17 @@ def _purpose(tenant: str, purpose: str, table: Any) -> PurposeSettings:
     _check_name(purpose, f"[{tenant}.purposes]: a purpose's name")
     where = f"[{tenant}.purposes.{purpose}]"
     known = _table(table, where, ("ceiling", "retention"))
-    retention = known.get("retention", RETENTION)
-    if not isinstance(retention, str):
-        raise SettingsError(f'{where} retention must be like "13 months" or "400 days"')
     modes = (Mode.PERSONAL, Mode.PSEUDONYMOUS, Mode.ANONYMOUS, Mode.OFF)
     ceiling = _choice(known, "ceiling", tuple(mode.word for mode in modes), where)
-    return PurposeSettings(Mode.parse(ceiling), days(retention, f"{where} retention"))
+    return PurposeSettings(Mode.parse(ceiling), _duration(known, "retention", RETENTION, where))
+
+
+def _duration(table: Mapping[str, Any], key: str, default: str, where: str) -> int:
+    """The value of `key` in days."""
+    value = table.get(key, default)
+    if not isinstance(value, str):
+        raise SettingsError(f'{where} {key} must be like "13 months" or "400 days"')
+    return days(value, f"{where} {key}")
 
 
 def _check_name(name: str, what: str) -> None:

@@ -85,8 +85,9 @@ _LEDGER = (
 
 GRANTS: tuple[Grant, ...] = (
     # worker: writes both stores; reads its own chain, and no person.
-    *_on(_A, Role.WORKER, "INSERT", "ingest", "claims", "removals", "mailings", "incarnations"),
+    *_on(_A, Role.WORKER, "INSERT", "ingest", "claims", "removals", "mailings", "incarnations", "closings"),
     *_on(_A, Role.WORKER, "SELECT", "claims", "removals", "mailings", "incarnations", "outcomes", "seen", "settings"),
+    *_on(_A, Role.WORKER, "SELECT", "closings"),
     Grant(_A, Role.WORKER, "SELECT", "engagement", (*_COUNTED_BY, "partition")),
     *_on(_A, Role.WORKER, "ALTER DELETE", "engagement"),
     *_on(_A, Role.WORKER, "INSERT", "rekeys"),
@@ -104,9 +105,18 @@ GRANTS: tuple[Grant, ...] = (
     *_on(_I, Role.RIGHTS, "INSERT", "audit", "disclosures"),
     *_on(_A, Role.RIGHTS, "SELECT", "engagement", "settings"),
     *_on(_A, Role.RIGHTS, "ALTER DELETE", "engagement"),
+    # ... and those that let go when the time has come: windows close, rows and mappings expire.
+    *_on(_A, Role.RIGHTS, "SELECT", "cells_hourly", "cells_unique", "cells_closed", "closings", "closing_notes"),
+    *_on(_A, Role.RIGHTS, "SELECT", "mailings", "incarnations", "claims"),
+    *_on(_A, Role.RIGHTS, "SELECT", "removals"),
+    *_on(_A, Role.RIGHTS, "INSERT", "cells_closed", "closing_notes", "removals"),
+    *_on(_A, Role.RIGHTS, "ALTER DELETE", "cells_unique"),
+    *_on(_I, Role.RIGHTS, "SELECT", "removals"),
+    *_on(_I, Role.RIGHTS, "INSERT", "removals"),
+    *_on(_I, Role.RIGHTS, "ALTER DELETE", "recipients"),
     # operator: sums and positions, never a row about a person; nothing in the identity store.
     *_on(_A, Role.OPERATOR, "SELECT", "claims", "outcomes", "cells_hourly", "cells_unique", "mailings"),
-    *_on(_A, Role.OPERATOR, "SELECT", "settings", "incarnations"),
+    *_on(_A, Role.OPERATOR, "SELECT", "settings", "incarnations", "cells_closed"),
     *_on(_A, Role.OPERATOR, "INSERT", "settings"),
     # analyst: what was published, and what a mailing is called.
     *_on(_A, Role.ANALYST, "SELECT", "published", "mailings"),

@@ -48,6 +48,7 @@ COMMANDS = {
     "export": Lazy("streams.cli.export:export", "Write everything held about one recipient, for her."),
     "keys": Lazy("streams.cli.keys:keys", "Show, rotate and destroy keys; re-key recipients."),
     "record": Lazy("streams.cli.record:record", "Print a tenant's record of processing, or its privacy notice."),
+    "close": Lazy("streams.cli.close:close", "Close a mailing's window: its sets become figures, for good."),
     "settings": Lazy(
         "streams.cli.settings:settings", "Print every setting, its meaning and where it comes from.", False
     ),

@@ -42,7 +42,7 @@ def notice(settings: Settings, tenant: TenantSettings, said: Controller, languag
     ceiling = max(limits.ceiling for limits in tenant.purposes.values())
     counted = tenant.purposes[PRIMARY].ceiling > Mode.OFF
     events = texts["hours"].format(n=settings.events_retention_hours + 1)  # and half an hour of its segment
-    window = getattr(tenant, "window_days", 30)
+    window = tenant.window_days
     parts = [f"### {texts['title']}"]
     who = texts["who"].format(name=own("name"), contact=own("contact"))
     parts.append(who + ("" if said.dpo.lower() == "none" else texts["dpo"].format(dpo=own("dpo"))))

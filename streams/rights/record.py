@@ -137,7 +137,7 @@ def slots(settings: Settings, tenant: TenantSettings) -> dict[str, str]:
 
 def window(tenant: TenantSettings) -> str:
     """How long distinct recipients of a mailing are counted after it was sent."""
-    return f"{getattr(tenant, 'window_days', 30)} days after sending"
+    return f"{tenant.window_days} days after sending"
 
 
 def kept(place: Place, settings: Settings, tenant: TenantSettings) -> str:

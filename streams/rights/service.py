@@ -28,6 +28,7 @@ import structlog
 
 from streams.errors import BrokerError, SchleuseError, StoreLate, StoreUnavailable
 from streams.patience import FIRST_SECONDS, LONGEST_SECONDS
+from streams.rights import closing, retention
 from streams.rights.desk import Desk
 from streams.rights.export.requests import AccessRequests
 from streams.rights.export.sealed import expire_once
@@ -60,6 +61,8 @@ def duties() -> list[Duty]:
     return [
         Duty("access requests", 0.5, requests.run_once, requests.close),
         Duty("exports whose time is over", 60.0, expire_once),
+        Duty("mailings whose window is over", 30.0, closing.run_once),
+        Duty("rows and mappings whose time is over", 3600.0, retention.run_once),
     ]
 
 

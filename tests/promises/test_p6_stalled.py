@@ -124,7 +124,7 @@ class Owner:
 @asynccontextmanager
 async def owner(lock: Lock, number: int, **settings: Any) -> AsyncIterator[Owner]:
     """A worker that may take one partition; nothing is loaded yet."""
-    short = replace(lock.settings, partitions=PARTITIONS, batch_seconds=0.05, **settings)
+    short = replace(lock.settings, partitions=lock.partitions, batch_seconds=0.05, **settings)
     resources = Resources(short, f"0.0.0/{number}-{time.monotonic_ns()}")
     await asyncio.to_thread(resources.open)
     resources.keys.primary("acme")  # as intake does before it forwards a grant

@@ -80,7 +80,7 @@ def test_the_record_and_the_notice_are_of_the_settings_in_force(lock: Lock) -> N
     places = {(place["store"], place["name"]): place for place in found["places"]}
     assert places["kafka", "tracking.events"]["kept"].startswith("3 days")
     assert places["analytics", "engagement"]["kept"].startswith("advice: 390 days; engagement: 390 days")
-    assert places["identity", "recipients"]["written_by"] == "worker"
+    assert places["identity", "recipients"]["written_by"] == "worker, rights"  # who lets go when its time is over
     sealed = next(one for one in places["identity", "recipients"]["fields"] if one["name"] == "sealed")
     assert (sealed["personal"], sealed["read_by"]) == ("sealed", "rights")
     for tongue, words in {"de": ("390 Tage", "Widerruf"), "en": ("390 days", "Withdrawal")}.items():

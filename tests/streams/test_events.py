@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from pseudonymizer.consent import ALWAYS, Consent, Mode, Salt
 from pseudonymizer.decisions import Counted, Off, Row, decide, thresholds
+from pseudonymizer.keys import KeyKind
 from streams.chain import Kind
 from streams.declarations import Declarations
 from streams.errors import Reason
 from streams.events import EventsBatch, EventsWork
 from streams.incarnation import WasOff
+from streams.keyring import KeyRetired
 from streams.keys import Keys
 from streams.partitioner import message_key, partition_of
 from streams.seen import Seen
@@ -335,6 +337,33 @@ def test_bad_rows_among_good_ones_add_up(keys: Keys) -> None:
     told = {(row["outcome"], row["reason"]): row["events"] for row in batch.table.to_pylist() if row["outcome"]}
     assert sum(n for (outcome, _), n in told.items() if outcome == "rejected") == 5
     assert sum(n for (outcome, _), n in told.items() if outcome != "received") == told["received", ""] == 9
+
+
+def test_what_comes_for_a_closed_mailing_is_late_and_asks_for_no_secret(keys: Keys) -> None:
+    """Of another tenant the name says nothing; duplicates and who is off are not looked for."""
+    index, seen, declarations, closed = StateIndex(), Seen(), Declarations(), {"acme\x1fold"}
+    work = EventsWork(0, 1, keys, index, seen, declarations, None, closed)
+    one = Worker(keys, index, seen, declarations, work)
+    one.knows(ERIKA, {"engagement": {"open": OFF}})
+    records = [
+        event(0, ERIKA, mailing="old"),
+        event(1, "max@example.com", mailing="old"),
+        event(2, "max@example.com", mailing="new"),
+        event(3, "max@example.com", "beta", mailing="old"),
+        event(4, "max@example.com", mailing="old", event_id="e1"),
+    ]
+    batch = one.build(records)
+    assert batch.outcomes == {"received": 5, "counted": 2, "off": 0, "duplicates": 0, "rejected": 3}
+    assert batch.reasons == {"late": 3}
+    assert [row for row, _ in batch.bad] == [0, 1, 4]
+    assert [(row["tenant"], row["mailing"]) for row in counted(batch)] == [("acme", "new"), ("beta", "old")]
+    closed.add("acme\x1fnew")  # the next claim carried that out
+    assert one.build([event(5, ERIKA, mailing="new"), event(6, ERIKA, mailing="newer")], number=2).reasons == {
+        "late": 1
+    }
+    keys._ring.retire_many(KeyKind.MAILING, ["acme\x1fgone"])  # as after every partition has carried a closing out
+    with pytest.raises(KeyRetired):
+        one.build([event(7, "max@example.com", mailing="gone")], number=3)
 
 
 def test_a_claim_of_nothing_but_bad_rows_writes_its_outcomes(keys: Keys) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pseudonymizer.keys import KeyKind
 from streams.errors import StoreUnavailable
-from streams.keyring import KeyRing, KeyRingRefused
+from streams.keyring import KeyRetired, KeyRing, KeyRingRefused
 
 
 @pytest.fixture
@@ -98,6 +98,25 @@ def test_what_is_destroyed_is_gone_from_the_file_and_comes_back_as_another_key(f
     assert not any(piece in left for piece in sealed)
     again = KeyRing.open(*files).ensure_many(KeyKind.DATA, ["a", "b", "c"])
     assert [again[name] == before[name] for name in "abc"] == [False, False, True]
+
+
+def test_a_key_that_is_retired_is_never_made_again(files: tuple[Path, Path]) -> None:
+    """Also not by a process that was stopped in the middle, nor beside others that may be made; old rings learn it."""
+    ring = KeyRing.open(*files)
+    ring.ensure_many(KeyKind.MAILING, ["open", "closed"])
+    with sqlite3.connect(files[0]) as older:
+        older.execute("DROP TABLE retired")  # as a release that did not know it has left the ring
+    ring, other = KeyRing.open(*files), KeyRing.open(*files)
+    assert ring.retire_many(KeyKind.MAILING, ["closed", "never made"]) == 1
+    assert ring.retire_many(KeyKind.MAILING, ["closed"]) == 0
+    for name in ("closed", "never made"):
+        assert other.get(KeyKind.MAILING, name) is None
+        with pytest.raises(KeyRetired):
+            other.ensure(KeyKind.MAILING, name)
+        with pytest.raises(KeyRetired):
+            other.ensure_many(KeyKind.MAILING, ["open", "new", name])
+    assert other.names(KeyKind.MAILING) == ["open"]
+    assert other.ensure(KeyKind.DAY, "closed"), "of another kind it is another key"
 
 
 def test_keys_of_one_kind_are_destroyed_by_their_days(files: tuple[Path, Path]) -> None:

@@ -399,7 +399,7 @@ def test_no_repr_shows_recipient_salt_or_proof() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason", "field"),
     [
-        ({"type": "closing", "purposes": ...}, "bad_value", "type"),
+        ({"type": "opening", "purposes": ...}, "bad_value", "type"),
         ({"type": ...}, "wrong_type", "type"),
         ({"salts": {}}, "missing_field", "salts"),
         ({"salts": {"engagement": {"click": "c2FsdHNhbHRzYWx0c2FsdA=="}}}, "missing_field", "salts"),

