@@ -279,12 +279,12 @@ class _Planner:
                 left[kind] = remnant(primary, others[kind], asked.requested_at)
             else:  # what she has granted anew says whether she is off; the rest refuses what is older than the request
                 left[kind] = remnant(DEFAULT, others[kind], asked.requested_at)
-        # What this very claim would have written of her goes unwritten.
+        # Lines that this very claim would have written of her go unwritten; a mapping goes with the others (step d).
         until = ALL_OF_IT if not stands else asked.requested_at
         mine = (tenant.name, blind)
-        result.consents = [row for row in result.consents if row[:2] != mine or row[6] > until]
-        gone_now = set(confirmation.unmap)
-        result.mappings = [row for row in result.mappings if row[3] not in gone_now]
+        result.consents = [
+            row for row in result.consents if row[:2] != mine or (row[6] > until and row[5] != str(Effect.ERASED))
+        ]
         for kind, consent in left.items():
             result.consents.append(
                 (

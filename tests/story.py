@@ -2,8 +2,8 @@
 
 In it: four tenants whose settings differ in everything that matters, two purposes, both kinds, ceilings, declared and
 undeclared links, a mailing that is declared anew in the middle, machines, spellings, retries, bad rows; grants,
-withdrawals, step downs, "*", grants again, decisions that come out of date and two of the same time, events that come
-late and events around the very moment of a decision.
+withdrawals, step downs, "*", grants again, decisions that come out of date and two of the same time, erasures (some asked
+for twice, some late) with grants before and after them, events that come late and events around the very moment of a decision.
 
 The same seed and `base_ms` give the same messages. Times end at `base_ms`, which has to lie in the past when the story
 is sent: what is decided in the future would count from its arrival.
@@ -81,9 +81,12 @@ class Story:
         recipients: int = 1200,
         changes: float = 0.06,
         partitions: int = 4,
+        erasures: float = 0.004,
     ) -> None:
-        """`changes`: preferences for each event; `events` counts retries and bad rows too."""
+        """`changes`, `erasures`: preferences and requests for each event; `events` counts retries and bad rows too."""
         self.events, self.base_ms, self._changes, self._partitions = events, base_ms, changes, partitions
+        self._erasures = erasures
+        self._asked: list[Message] = []
         self._chance = random.Random(seed)
         self._tenants = tenants(TENANTS)
         self._people = [self._person(number) for number in range(recipients)]
@@ -109,6 +112,9 @@ class Story:
                 yield from self.declarations(later=True)[1::3]
             now = self.base_ms - SPAN_MS + SPAN_MS * sent // self.events
             who = int(len(self._people) * self._chance.random() ** 2)  # some are busy, most are not
+            if self._chance.random() < self._erasures:
+                yield self._erasure(who, now)
+                continue
             if self._chance.random() < self._changes:
                 yield self._preference(who, now)
                 for _ in range(min(self._chance.choice((0, 0, 1, 2, 3)), self.events - sent)):
@@ -246,6 +252,23 @@ class Story:
             if grants or chance.random() < 0.5:
                 value["proof"] = {**PROOF, "evidence": f"mail {self._number}"}
         return "tracking.preferences", key, json.dumps(value).encode()
+
+    def _erasure(self, who: int, now: int) -> Message:
+        chance = self._chance
+        if self._asked and chance.random() < 0.15:
+            return chance.choice(self._asked)  # the sender tries again: she may have granted anew since
+        tenant, spellings, key = self._people[who]
+        self._number += 1
+        at = now - chance.choice((0, 500, HOUR_MS // 2, 2 * HOUR_MS))
+        value = {
+            "tenant": tenant,
+            "recipient": chance.choice(spellings),
+            "request_id": f"{self._name}-{self._number}",
+            "kind": "erasure",
+            "requested_at": iso(at),
+        }
+        self._asked.append(("tracking.requests", key, json.dumps(value).encode()))
+        return self._asked[-1]
 
     def _declared(self, tenant: str, name: str, hours: int, links: dict[str, str]) -> Message:
         value = {

@@ -19,7 +19,7 @@ from kafka import TopicPartition
 
 from deploy.embedded.stack import Stack
 from streams.broker import admin
-from streams.topics import CHANGES, EVENTS, PREFERENCES
+from streams.topics import CHANGES, EVENTS, PREFERENCES, REQUESTS
 from tests import story as told
 from tests.crew import Crew, Reader, carried_out_again, instants
 from tests.lock import Lock, Message, event, now_ms
@@ -117,8 +117,9 @@ def play(lock: Lock, reader: Reader, number: int) -> tuple[Crew, list[str]]:
 
 def all_done(lock: Lock, tap: Tap) -> bool:
     """Whether the end of every log that is worked on has been committed: that comes after everything else (3)."""
-    kept = {at: end for at, end in tap.positions().items() if at[0] in (EVENTS, PREFERENCES, CHANGES)}
-    if any(sum(end for (topic, _), end in kept.items() if topic == t) < lock.sent[t] for t in (EVENTS, PREFERENCES)):
+    sent = (EVENTS, PREFERENCES, REQUESTS)
+    kept = {at: end for at, end in tap.positions().items() if at[0] in (*sent, CHANGES)}
+    if any(sum(end for (topic, _), end in kept.items() if topic == t) < lock.sent[t] for t in sent):
         return False
     wanted = [TopicPartition(*at) for at in kept]
     with admin(lock.stack.broker_address, "asking for committed offsets") as client:
@@ -178,9 +179,15 @@ def test_the_faults_hit_what_they_are_meant_to_hit(played: Played) -> None:
     assert set(played.again) == {"events", "changes"}, played.faults
     found = played.expected
     assert min(found.removed["rows"], found.removed["mappings"], found.rows.total(), found.mappings.total()) > 100
-    assert {line.effect for line in found.ledger} == {"raised", "lowered", "confirmed", "unchanged", "out_of_date"}
+    effects = {"raised", "lowered", "confirmed", "unchanged", "out_of_date", "erased"}
+    assert {line.effect for line in found.ledger} == effects
+    erased = [receipt for receipt in found.receipts if receipt.kind == "erasure"]
+    assert len(erased) > 150
+    assert sum(receipt.rows for receipt in erased) > 500
+    assert sum(key.startswith(b"\0") for _, key, _ in found.states) > 100, "stubs"
+    assert any(not key.startswith(b"\0") and '"*"' in state for _, key, state in found.states), "and grants after them"
     assert len({reason for _, outcome, reason in found.outcomes if outcome == "rejected"}) == 9
-    assert len({line.preference_id for line in found.ledger}) > 4_000
+    assert len({line.preference_id for line in found.ledger}) > 3_000
 
 
 @pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled[0].__name__)

@@ -21,7 +21,7 @@ refuses a chain that leaves a record out or takes one twice.
 a story with everything that matters in it, of any length, from a seed.
 `Watch` looks on while it runs: no row of a recipient is seen after her receipt.
 
-What it does not know: records with more than one fault (which reason is told first is the worker's business), erasure,
+What it does not know: records with more than one fault (which reason is told first is the worker's business),
 closed mailings, a second incarnation of the topics, tenants' settings that change during the run.
 """
 

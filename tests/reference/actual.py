@@ -46,7 +46,7 @@ SELECT partition, claim, toString(tenant), hex(blind), toString(purpose), toStri
     toString(effect), toUnixTimestamp64Milli(decided_at), toUnixTimestamp64Milli(recorded_at), preference_id, hex(proof)
 FROM consents
 """
-_CONFIRMED = "SELECT partition, claim, id, toString(kind), toString(tenant), rows, mappings FROM {table}"
+_CONFIRMED = "SELECT partition, claim, id, toString(kind), toString(tenant), rows, mappings, consents FROM {table}"
 
 
 def read_claims(rows: Rows) -> list[Claim]:
@@ -83,31 +83,38 @@ def read(log: Log, rows: Rows, ring: Ring, partitions: int) -> Facts:
     facts.receipts.update(Receipt(*row) for row in asked(Store.IDENTITY, _CONFIRMED.format(table="receipts")))
     facts.requests.update(Receipt(*row) for row in asked(Store.IDENTITY, _CONFIRMED.format(table="requests")))
     for partition in range(partitions):
-        _read_topics(log, partition, facts)
+        _read_topics(log, partition, ring, facts)
     facts.outcomes += Counter()  # without zeros
     facts.totals += Counter()
     return facts
 
 
-def _read_topics(log: Log, partition: int, facts: Facts) -> None:
+def _read_topics(log: Log, partition: int, ring: Ring, facts: Facts) -> None:
     for record in log.records("tracking.receipts", partition):
         said = json.loads(record.value or b"{}")
         removed = said["removed"]
-        facts.told[said["preference_id"], said["tenant"], removed["rows"], removed["mappings"]] = 1
+        number_ = said["preference_id"] if said["kind"] == "withdrawal" else said["request_id"]
+        facts.told[number_, said["tenant"], removed["rows"], removed["mappings"]] = 1
     for record in log.records("tracking.rejected", partition):
         said = json.loads(record.value or b"{}")
         source = said.get("source") or {"topic": "a replay"}
         if source["topic"] in ("tracking.events", "tracking.changes"):
             facts.rejected[source["topic"], source["partition"], source["offset"], said["reason"]] = 1
     highest: dict[bytes, tuple[tuple[int, int], bytes]] = {}
-    last: dict[bytes, bytes] = {}
+    last: dict[bytes, bytes | None] = {}
     for record in log.records("tracking.state", partition):
-        key, value = record.key or b"", record.value or b"{}"
-        version = tuple(json.loads(value)["version"])
-        last[key] = value
+        key = record.key or b""
+        last[key] = record.value
+        if record.value is None:
+            continue
+        version = tuple(json.loads(record.value)["version"])
         if key not in highest or version >= highest[key][0]:
-            highest[key] = (version, value)
-    for key, (_, value) in highest.items():
-        facts.states[partition, key, json.dumps(json.loads(value), sort_keys=True)] += 1
-    for key, value in last.items():
-        facts.last_states[partition, key, json.dumps(json.loads(value), sort_keys=True)] += 1
+            highest[key] = (version, record.value)
+    stubs = any(key[:1] == b"\0" for key in highest)
+    for key, (version, value) in highest.items():
+        stub = highest.get(ring.stub(key)) if key[:1] != b"\0" and stubs else None
+        if stub is None or stub[0] < version:
+            facts.states[partition, key, json.dumps(json.loads(value), sort_keys=True)] += 1
+    for key, value_ in last.items():
+        if value_ is not None:
+            facts.last_states[partition, key, json.dumps(json.loads(value_), sort_keys=True)] += 1

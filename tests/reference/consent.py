@@ -50,6 +50,21 @@ class Standing:
             found = at
         return found
 
+    def outlives(self, at: int) -> bool:
+        """Whether an erasure that was asked for at this time leaves it: it was granted anew after it."""
+        begun = self.since(PSEUDONYMOUS)
+        return begun is not None and begun > at and self.decided_at > at
+
+    def remnant(self, decided_at: int) -> Standing:
+        """What an erasure leaves of the purpose that decides about `off`: that, from when on she counts, and a time."""
+        since = self.since(ANONYMOUS)
+        turns = [(ALWAYS, ANONYMOUS)]
+        if since is None:
+            turns.append((decided_at, OFF))
+        elif since != ALWAYS:
+            turns = [(ALWAYS, OFF), (since, ANONYMOUS)]
+        return Standing(turns, decided_at)
+
     def decide(self, mode: int, at: int, salt: Salt | None, ceiling: int) -> tuple[str, list[Salt], Salt | None]:
         """One more decision: its effect, the salts that it drops, and the one that it draws.
 

@@ -98,7 +98,7 @@ class Decision(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """A confirmation: how many rows and mappings a withdrawal removed."""
+    """A confirmation: how many rows and mappings a withdrawal removed, and an erasure of the ledger's lines."""
 
     partition: int
     claim: int
@@ -107,6 +107,7 @@ class Receipt(NamedTuple):
     tenant: str
     rows: int
     mappings: int
+    consents: int
 
 
 Outcome = tuple[int, str, str]

@@ -125,12 +125,49 @@ def number(of: bytes) -> int:
     return int.from_bytes(of, "little")
 
 
+def siphash_128(key: bytes, message: bytes) -> bytes:
+    """SipHash-2-4 with 128 bits, as its authors' reference code computes it (siphash.c)."""
+    mask = 2**64 - 1
+    k0, k1 = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:16], "little")
+    a, b = k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D ^ 0xEE
+    c, d = k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573
+
+    def turn(x: int, by: int) -> int:
+        return (x << by | x >> 64 - by) & mask
+
+    def rounds(count: int) -> None:
+        nonlocal a, b, c, d
+        for _ in range(count):
+            a, b = a + b & mask, turn(b, 13)
+            b, a = b ^ a, turn(a, 32)
+            c, d = c + d & mask, turn(d, 16)
+            d ^= c
+            a, d = a + d & mask, turn(d, 21)
+            d ^= a
+            c, b = c + b & mask, turn(b, 17)
+            b, c = b ^ c, turn(c, 32)
+
+    padded = message + bytes(7 - len(message) % 8) + bytes([len(message) % 256])
+    for at in range(0, len(padded), 8):
+        word = int.from_bytes(padded[at : at + 8], "little")
+        d ^= word
+        rounds(2)
+        a ^= word
+    c ^= 0xEE
+    rounds(4)
+    first = a ^ b ^ c ^ d
+    b ^= 0xDD
+    rounds(4)
+    return first.to_bytes(8, "little") + (a ^ b ^ c ^ d).to_bytes(8, "little")
+
+
 class Ring:
     """The key ring file, read by its format: entries sealed with AES-256-GCM under the KEK, each to its place."""
 
     def __init__(self, path: Path, kek: Path) -> None:
         self._path, self._kek = path, AESGCM(kek.read_bytes())
         self._blind: bytes | None = None
+        self._stub: bytes | None = None
         self._purposes: dict[tuple[str, str, int], bytes] = {}
 
     def get(self, kind: str, name: str, version: int = 1) -> bytes | None:
@@ -159,6 +196,13 @@ class Ring:
         if self._blind is None:
             raise ReferenceFailed("the ring has no key for the blind index")
         return hmac.digest(self._blind, encode(tenant.encode(), recipient.encode()), "sha256")[:16].hex().upper()
+
+    def stub(self, key: bytes) -> bytes:
+        """The key in tracking.state under which an erased recipient is still known, of her message key."""
+        self._stub = self._stub or self.get("stub", "")
+        if self._stub is None:
+            raise ReferenceFailed("the ring has no key for stubs")
+        return b"\0" + siphash_128(self._stub, key).hex().encode()
 
     def _rows(self, sql: str, *values: object) -> list[tuple]:  # type: ignore[type-arg]
         database = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=30)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from tests.reference import events
-from tests.reference.consent import ANONYMOUS, PSEUDONYMOUS, WORDS, Salt, Standing
+from tests.reference.consent import ANONYMOUS, NEVER, PSEUDONYMOUS, WORDS, Salt, Standing
 from tests.reference.facts import (
     Claim,
     Decision,
@@ -57,7 +57,7 @@ def _check_intake(log: Log, tenants: Mapping[str, Tenant], partitions: int, resu
     for partition in range(partitions):
         for record in log.records("tracking.changes", partition):
             change = json.loads(record.value or b"")
-            forwarded[change["preference_id"]].append(change)
+            forwarded[change["source" if change["type"] == "erasure" else "preference_id"]].append(change)
         for record in log.records("tracking.rejected", partition):
             refused.add(json.loads(record.value or b"{}").get("rejection_id"))
     for partition in range(partitions):
@@ -74,6 +74,16 @@ def _check_intake(log: Log, tenants: Mapping[str, Tenant], partitions: int, resu
             made = [tuple(change[name] for name in fields) for change in forwarded[id_]]
             if not made or any(one != as_sent for one in made):
                 result.unclaimed["tracking.preferences", partition] += 1
+        for record in log.records("tracking.requests", partition):
+            id_ = f"tracking.requests:{partition}:{record.offset}"
+            asked = json.loads(record.value or b"")
+            tenant = tenants[asked["tenant"]]
+            at = min(events.time(asked["requested_at"]), record.timestamp)
+            as_sent = (tenant.name, canonical(asked["recipient"], tenant.lower_local), at, asked["request_id"])
+            fields = ("tenant", "recipient", "requested_at", "request_id")
+            made = [tuple(change[name] for name in fields) for change in forwarded[id_]]
+            if not made or any(one != as_sent for one in made):
+                result.unclaimed["tracking.requests", partition] += 1
 
 
 def check(chain: Sequence[Claim]) -> None:
@@ -97,7 +107,11 @@ class _Person:
     """What a recipient has agreed to, and, by kind, what that allows for an event."""
 
     offset: int = -1
+    """Of the change that her state stands on; below zero: there is none under her address."""
     standing: dict[tuple[str, str], Standing] = field(default_factory=dict)
+    stub: tuple[int, dict[str, Any]] | None = None
+    """What her last erasure has left: its offset and the purposes."""
+    lines: list[Decision] = field(default_factory=list)
     allowed: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
 
 
@@ -147,7 +161,7 @@ class _Replay:
         self._visits: defaultdict[tuple[Any, ...], set[bytes]] = defaultdict(set)
         self._rows: defaultdict[int, list[Row]] = defaultdict(list)
         self._mapped: dict[int, Mapped] = {}
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
 
     def play(self, log: Log, chain: Sequence[Claim]) -> None:
         """Carry out all claims, and add what came of it to the result."""
@@ -238,7 +252,12 @@ class _Replay:
         found = person.allowed.get(kind)
         if found is None:
             found = person.allowed[kind] = [
-                (purpose, person.standing.get((purpose, kind), Standing()).allows(ceiling))
+                (
+                    purpose,
+                    (person.standing.get((purpose, kind)) or person.standing.get(("*", kind), Standing())).allows(
+                        ceiling
+                    ),
+                )
                 for purpose, (ceiling, _) in tenant.purposes.items()
             ]
         return found
@@ -254,10 +273,17 @@ class _Replay:
             raise ReferenceFailed(f"tracking.changes-{self._partition}: {record.offset} lies under another key")
         person = self._people.setdefault(record.key, _Person())
         person.allowed.clear()
-        person.offset = record.offset
+        if change["type"] == "erasure":
+            self._erase(claim, record, change, person)
+        else:
+            self._decide(claim, record, change, person)
+
+    def _decide(self, claim: Claim, record: Record, change: Any, person: _Person) -> None:
+        tenant, recipient = self._tenants[change["tenant"]], change["recipient"]
+        was_erased = bool(person.standing) and all(purpose == "*" for purpose, _ in person.standing)
         blind = self._ring.blind(tenant.name, recipient)
         proof = json.dumps(change.get("proof") or {}, sort_keys=True)
-        effects, lowest = set(), []
+        effects, lowest, lines = set(), [], []
         rows = mappings = 0
         for purpose, kind, asked in _asked(change, tenant, person):
             lowest.append(asked)
@@ -272,32 +298,78 @@ class _Replay:
             if not is_new or effect not in ("out_of_date", "unchanged"):
                 person.standing[purpose, kind] = standing
             effects.add(effect)
-            self._result.ledger[
+            lines.append(
                 Decision(
                     *(self._partition, claim.number, tenant.name, blind, purpose, kind, WORDS[mode], effect),
                     *(change["decided_at"], claim.now_ms, change["preference_id"], proof),
                 )
-            ] += 1
-            for old in dropped:
-                rows += len(self._rows.pop(old.pseudonym, ()))
-                mappings += self._mapped.pop(old.pseudonym, None) is not None
-                self._result.dropped[old.pseudonym] = (self._partition, claim.number, change["preference_id"])
+            )
+            went = self._drop(dropped, claim, change["preference_id"])
+            rows, mappings = rows + went[0], mappings + went[1]
             if drawn is not None and drawn.level > PSEUDONYMOUS:
                 self._mapped[drawn.pseudonym] = Mapped(
                     *(self._partition, claim.number, tenant.name, purpose, kind, drawn.pseudonym, drawn.key_version),
                     *(blind, recipient, claim.now_ms),
                 )
+        if was_erased and effects <= {"out_of_date", "unchanged"}:
+            return  # nothing of what is older than her erasure is kept
+        person.offset = record.offset
+        person.lines += lines
+        holds = {"confirmed"} <= effects <= {"confirmed", "unchanged"}
+        if "lowered" in effects or (holds and min(lowest, default=ANONYMOUS + 1) <= ANONYMOUS):
+            self._confirm(claim, change["preference_id"], "withdrawal", tenant.name, rows, mappings, 0)
+
+    def _erase(self, claim: Claim, record: Record, change: Any, person: _Person) -> None:
+        """What was granted anew after the request stands. Of the rest: whether she is off, and a time."""
+        tenant, at, id_ = self._tenants[change["tenant"]], change["requested_at"], change["request_id"]
+        blind = self._ring.blind(tenant.name, change["recipient"])
+        standing = {which: one for which, one in person.standing.items() if one.outlives(at)}
+        dropped = [salt for which, one in person.standing.items() if which not in standing for salt in one.salts]
+        rows, mappings = self._drop(dropped, claim, id_)
+        until = at if standing else NEVER
+        going = [line for line in person.lines if line.decided_at <= until or line.effect == "erased"]
+        consents = sum(line.effect != "erased" and line.claim < claim.number for line in going)
+        person.lines = [line for line in person.lines if line not in going]
+        left = {}
+        for kind in KINDS:
+            before = person.standing.get((PRIMARY, kind)) or person.standing.get(("*", kind), Standing())
+            if (PRIMARY, kind) in standing:
+                before = Standing()
+            times = [
+                one.decided_at for which, one in person.standing.items() if which not in standing and which[1] == kind
+            ]
+            left["*", kind] = before.remnant(max([at, before.decided_at, *times]))
+            person.lines.append(
+                Decision(
+                    *(self._partition, claim.number, tenant.name, blind, "*", kind, WORDS[left["*", kind].mode]),
+                    *("erased", left["*", kind].decided_at, claim.now_ms, id_, "{}"),
+                )
+            )
+        person.standing = {**standing, **left}
+        person.offset = record.offset if standing else -1
+        if not standing:
+            person.stub = (record.offset, _told(person.standing))
+        self._confirm(claim, id_, "erasure", tenant.name, rows, mappings, consents)
+
+    def _drop(self, salts: Sequence[Salt], claim: Claim, id_: str) -> tuple[int, int]:
+        """Remove what lies under these salts: how many rows and mappings that were."""
+        rows = mappings = 0
+        for old in salts:
+            rows += len(self._rows.pop(old.pseudonym, ()))
+            mappings += self._mapped.pop(old.pseudonym, None) is not None
+            self._result.dropped[old.pseudonym] = (self._partition, claim.number, id_)
         self._result.removed["rows"] += rows
         self._result.removed["mappings"] += mappings
-        holds = {"confirmed"} <= effects <= {"confirmed", "unchanged"}
-        confirms = holds and min(lowest, default=ANONYMOUS + 1) <= ANONYMOUS
-        id_ = change["preference_id"]
-        if ("lowered" in effects or confirms) and id_ not in self._told:
-            self._told.add(id_)
-            receipt = Receipt(self._partition, claim.number, id_, "withdrawal", tenant.name, rows, mappings)
-            self._result.receipts[receipt] += 1
-            self._result.requests[receipt] += 1
-            self._result.told[id_, tenant.name, rows, mappings] += 1
+        return rows, mappings
+
+    def _confirm(self, claim: Claim, id_: str, kind: str, tenant: str, rows: int, mappings: int, consents: int) -> None:
+        if (tenant, id_) in self._told:
+            return
+        self._told.add((tenant, id_))
+        receipt = Receipt(self._partition, claim.number, id_, kind, tenant, rows, mappings, consents)
+        self._result.receipts[receipt] += 1
+        self._result.requests[receipt] += 1
+        self._result.told[id_, tenant, rows, mappings] += 1
 
     def _salt(self, tenant: Tenant, recipient: str, purpose: str, change: Any, text: str | None) -> Salt | None:
         if text is None:
@@ -322,15 +394,25 @@ class _Replay:
         for cell, who in people.items():  # no recipient is on two partitions
             result.uniques[cell] += len(who)
         for key, person in self._people.items():
-            if person.offset < 0:
-                continue
-            purposes: dict[str, dict[str, Any]] = {}
-            for (purpose, kind), standing in person.standing.items():
-                purposes.setdefault(purpose, {})[kind] = standing.told()
-            state = {"version": [incarnation, person.offset], "purposes": purposes}
-            told = (self._partition, key, json.dumps(state, sort_keys=True))
-            result.states[told] += 1
-            result.last_states[told] += 1
+            self._result.ledger.update(person.lines)
+            if person.stub is not None:
+                self._state(self._ring.stub(key), incarnation, *person.stub)
+            if person.offset >= 0:
+                self._state(key, incarnation, person.offset, _told(person.standing))
+
+    def _state(self, key: bytes, incarnation: int, offset: int, purposes: dict[str, Any]) -> None:
+        state = {"version": [incarnation, offset], "purposes": purposes}
+        told = (self._partition, key, json.dumps(state, sort_keys=True))
+        self._result.states[told] += 1
+        self._result.last_states[told] += 1
+
+
+def _told(standing: Mapping[tuple[str, str], Standing]) -> dict[str, Any]:
+    """As tracking.state says it."""
+    purposes: dict[str, dict[str, Any]] = {}
+    for (purpose, kind), one in standing.items():
+        purposes.setdefault(purpose, {})[kind] = one.told()
+    return purposes
 
 
 def _asked(change: Any, tenant: Tenant, person: _Person) -> list[tuple[str, str, int]]:

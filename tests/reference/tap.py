@@ -27,6 +27,7 @@ from tests.reference.facts import Record, ReferenceFailed
 TOPICS = (
     "tracking.events",
     "tracking.preferences",
+    "tracking.requests",
     "tracking.changes",
     "tracking.mailings",
     "tracking.state",

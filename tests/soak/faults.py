@@ -28,7 +28,15 @@ from tests.soak.fleet import Fleet
 READY_SECONDS, WHOLE_SECONDS, MET_SECONDS = 240.0, 240.0, 300.0
 STALL_SECONDS = 60.0
 MOST_MET = 12  # requests that one fault of a store is done to
-LED = (topics.EVENTS, topics.CHANGES, topics.STATE, topics.PREFERENCES, topics.RECEIPTS, "__consumer_offsets")
+LED = (
+    topics.EVENTS,
+    topics.CHANGES,
+    topics.STATE,
+    topics.PREFERENCES,
+    topics.REQUESTS,
+    topics.RECEIPTS,
+    "__consumer_offsets",
+)
 
 
 @dataclass

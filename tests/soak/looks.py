@@ -32,7 +32,7 @@ COMPACTED = {
     "min.cleanable.dirty.ratio": "0.01",
 }
 CLEANING = {"log.cleaner.backoff.ms": "1000"}
-FOLLOWED = (topics.PREFERENCES, topics.MAILINGS, topics.CHANGES, topics.EVENTS)
+FOLLOWED = (topics.PREFERENCES, topics.REQUESTS, topics.MAILINGS, topics.CHANGES, topics.EVENTS)
 
 
 def compact(lock: Lock) -> None:
