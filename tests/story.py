@@ -2,8 +2,9 @@
 
 In it: four tenants whose settings differ in everything that matters, two purposes, both kinds, ceilings, declared and
 undeclared links, a mailing that is declared anew in the middle, machines, spellings, retries, bad rows; grants,
-withdrawals, step downs, "*", grants again, decisions that come out of date and two of the same time, erasures (some asked
-for twice, some late) with grants before and after them, events that come late and events around the very moment of a decision.
+withdrawals, step downs, "*", grants again, decisions that come out of date and two of the same time; erasures, some
+asked for twice and some late, with grants before and after them; events that come late and events around the very
+moment of a decision.
 
 The same seed and `base_ms` give the same messages. Times end at `base_ms`, which has to lie in the past when the story
 is sent: what is decided in the future would count from its arrival.
