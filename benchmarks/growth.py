@@ -10,18 +10,19 @@ consent      percent of the people with pseudonymous rows
 ids          event ids remembered: 24 h of hashes are put into the store; start-up until /ready and memory
 claims       old claims: what reading the chain costs with ten million of them
 rows         pseudonymous rows: how long one withdrawal takes to remove what it forbids
+erasures     so many recipients erased in one go, of a store whose rows are all theirs and those of nine times as many
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from benchmarks import results
@@ -31,8 +32,10 @@ from benchmarks.worker import measured, prepared
 from pseudonymizer.consent import ALWAYS, Consent, Mode, Salt
 from streams.chain import Claims
 from streams.ingest import SCHEMA
-from streams.messages import RecipientState, encode_state
-from streams.partitioner import message_key
+from streams.keyring import KeyRing
+from streams.keys import Keys
+from streams.messages import RecipientState, decode_state, encode_state
+from streams.partitioner import message_key, partition_of
 from streams.stores import Role, Store, connect
 
 PAGE = results.ROOT / "docs" / "capacity.md"
@@ -77,9 +80,9 @@ def workers(events: int) -> Iterator[Line]:
 
 def states(count: int) -> Iterator[Message]:
     """Encoded states of recipients who agreed to pseudonymous rows, each with salts of her own."""
-    base = Consent(Mode.PSEUDONYMOUS, (ALWAYS, GRANTED_MS, None), GRANTED_MS)
+    base, rng = Consent(Mode.PSEUDONYMOUS, (ALWAYS, GRANTED_MS, None), GRANTED_MS), np.random.default_rng(4)
     for number in range(count):
-        drawn = os.urandom(32)
+        drawn = rng.bytes(32)  # the same ones each time
         kinds = {
             kind: base._replace(salts=(Salt(Mode.PSEUDONYMOUS, GRANTED_MS, drawn[half : half + 16], 1),))
             for kind, half in (("open", 0), ("click", 16))
@@ -315,6 +318,78 @@ def _rows(count: int, rng: np.random.Generator) -> pa.Table:
     return table
 
 
+def erasures(counts: list[int], rows_each: int = 10) -> Iterator[Line]:
+    """A tenth of the people of a store asks for erasure, all at once."""
+    for count in counts:
+        with made("kafka", PARTITIONS) as lock:
+            load, people = Load(granted=0), 10 * count
+            prepared(lock, load)  # makes the root keys and a first chain
+            keys = Keys(KeyRing.open(lock.settings.keyring, lock.settings.keyring_kek))
+            keys.primary("acme")
+            lock.send(states(people))
+            worker = lock.worker()
+            worker.ready()
+            store, rng = connect(lock.settings, Store.ANALYTICS, Role.WORKER, 2), np.random.default_rng(3)
+            for table_ in _rows_of(lock, keys, people, rows_each, rng):
+                store.insert("rows", "ingest", table_, None)
+            there = size(lock, "engagement")[0]
+            cpu = {name: one.cpu_s for name, one in lock.used().items()}
+            began = time.monotonic()
+            lock.send(erasure(address(number)) for number in range(count))
+            sent = time.monotonic() - began
+            lock.until(lambda count=count: receipts(lock) >= count)
+            seconds = time.monotonic() - began
+            ((left,),) = lock.rows(Store.ANALYTICS, "SELECT count() FROM engagement", Role.RIGHTS)
+            if left != there - count * rows_each:
+                raise SystemExit(f"{left} rows are left of {there}, after {count} erasures of {rows_each} each")
+            now = {name: one.cpu_s for name, one in lock.used().items()}
+            yield {
+                "erased": count,
+                "of rows": there,
+                "sent after s": round(sent, 1),
+                "last receipt after s": round(seconds, 1),
+                "erasures/s": round(count / seconds),
+                **{f"{name} CPU s": round(now[name] - cpu[name], 1) for name in sorted(now)},
+            }
+
+
+def erasure(who: str) -> Message:
+    """A request, as a sender writes it."""
+    value = {"tenant": "acme", "recipient": who, "request_id": f"r-{who.partition('@')[0]}", "kind": "erasure"}
+    return "tracking.requests", message_key("acme", who), orjson.dumps(value)
+
+
+def receipts(lock: Lock) -> int:
+    """How many erasures are confirmed."""
+    ((count,),) = lock.rows(Store.IDENTITY, "SELECT count() FROM receipts WHERE kind = 'erasure'", Role.RIGHTS)
+    return int(count)
+
+
+def _rows_of(lock: Lock, keys: Keys, people: int, each: int, rng: np.random.Generator) -> Iterator[pa.Table]:
+    """Rows of people whose states `states` has written: half opens, half clicks, where their keys lie."""
+    making, at_once = keys.pseudonymizer("acme", "engagement", 1), 50_000
+    assert making is not None
+    kept = iter(states(people))
+    for begin in range(0, people, at_once):
+        names = [address(number) for number in range(begin, min(begin + at_once, people))]
+        pseudonyms, partitions = [], []
+        for name in names:
+            _, key, raw = next(kept)
+            consents = decode_state(raw).purposes["engagement"]
+            pseudonyms += [making.pseudonym(consents[kind].salts[0].value, name) for kind in ("open", "click")]
+            partitions += [partition_of(key, PARTITIONS)] * 2
+        which = np.repeat(np.arange(len(pseudonyms)), each // 2)
+        table_ = _rows(len(which), rng)
+        changed: dict[str, pa.Array] = {
+            "partition": pa.array(np.array(partitions, np.uint16)[which]),
+            "kind": pa.array(np.where(which % 2, "click", "open")),
+            "pseudonym": pa.array(pseudonyms, pa.binary(16)).take(pa.array(which)),
+        }
+        for name, column in changed.items():
+            table_ = table_.set_column(table_.column_names.index(name), name, column)
+        yield table_
+
+
 def table(lines: list[Line]) -> str:
     """Markdown."""
 
@@ -334,12 +409,13 @@ def table(lines: list[Line]) -> str:
 def main() -> None:
     """Print a table for each factor; write growth-FACTOR.json and docs/capacity.md."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--only", default="workers,preferences,mailings,consent,ids,claims,rows")
+    arguments.add_argument("--only", default="workers,preferences,mailings,consent,ids,claims,rows,erasures")
     arguments.add_argument("--events", type=int, default=300_000, help="of each run")
     arguments.add_argument("--preferences", default="10000,1000000", help="10000000 takes five minutes and 6 GB more")
     arguments.add_argument("--ids", default="20000000")
     arguments.add_argument("--claims", default="10000,1000000,10000000")
     arguments.add_argument("--rows", default="1000000,10000000")
+    arguments.add_argument("--erasures", default="100000")
     arguments.add_argument("--out", type=Path, default=results.FOLDER)
     asked = arguments.parse_args()
 
@@ -354,6 +430,7 @@ def main() -> None:
         "ids": lambda: ids(numbers(asked.ids)),
         "claims": lambda: claims(numbers(asked.claims)),
         "rows": lambda: rows(numbers(asked.rows)),
+        "erasures": lambda: erasures(numbers(asked.erasures)),
     }
     for factor in asked.only.split(","):
         begin, lines, name = time.monotonic(), list[Line](), f"growth-{factor}"
