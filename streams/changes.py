@@ -243,12 +243,11 @@ def _found(claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics:
     }
     return [
         (
-            one.id,
-            one.kind,
-            one.tenant,
+            *(one.id, one.kind, one.tenant),
             sum(rows.get(_number(p), 0) for p in one.remove),
             sum(mapped.get(_number(p), 0) for p in one.unmap),
-            *told.get((one.tenant, one.blind or b""), (0, 0, [])),
+            # Who asked twice within a claim: the first request took it all.
+            *told.pop((one.tenant, one.blind or b""), (0, 0, [])),
         )
         for which, one in changes.confirm.items()
         if which not in confirmed
