@@ -241,17 +241,15 @@ def _found(claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics:
             {**_names(claim), "ids": asked[begin : begin + IDS_AT_ONCE]},
         )
     }
-    return [
-        (
-            *(one.id, one.kind, one.tenant),
-            sum(rows.get(_number(p), 0) for p in one.remove),
-            sum(mapped.get(_number(p), 0) for p in one.unmap),
-            # Who asked twice within a claim: the first request took it all.
-            *told.pop((one.tenant, one.blind or b""), (0, 0, [])),
-        )
-        for which, one in changes.confirm.items()
-        if which not in confirmed
-    ]
+    found = []
+    for which, one in changes.confirm.items():
+        # Who asked twice within a claim: the first request took it all, though it may be a retry that was confirmed.
+        of_her = told.pop((one.tenant, one.blind or b""), (0, 0, []))
+        if which not in confirmed:
+            went = sum(rows.get(_number(p), 0) for p in one.remove)
+            unmapped = sum(mapped.get(_number(p), 0) for p in one.unmap)
+            found.append((one.id, one.kind, one.tenant, went, unmapped, *of_her))
+    return found
 
 
 _Person = tuple[str, bytes]
