@@ -68,6 +68,7 @@ def find(desk: Desk, tenant: str, recipient: str) -> Person:
     cannot be read.
     """
     settings = desk.tenant(tenant)
+    desk.keys.look()  # the service runs for long: root keys may have been destroyed
     name = desk.canonical(settings, recipient)
     key = message_key(tenant, name)
     partition = partition_of(key, partition_count(desk.settings.broker, STATE))
