@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,19 +23,21 @@ from aiokafka.consumer import fetcher
 
 from deploy.embedded.stack import Stack
 from pseudonymizer.keys import KeyKind
+from streams.chain import Claims
 from streams.keyring import KeyRing
 from streams.messages import Closing, encode_change
-from streams.partition import Overtaken
+from streams.partition import Overtaken, Partition
 from streams.partitioner import message_key, partition_of
 from streams.rights import closing
 from streams.rights.desk import Desk
+from streams.state import StateIndex
 from streams.stores import Role, Store
 from streams.topics import CHANGES, EVENTS
 from streams.transport import fetch_batches
 from tests.claims import Fetched
 from tests.claims import event as fetched
 from tests.lock import Lock, Message, WorkerProcess, event, mailing, now_ms
-from tests.promises.test_p6_stalled import owner, run, until
+from tests.promises.test_p6_stalled import Owner, owner, run, until
 
 pytestmark = pytest.mark.stack
 PARTITIONS = 2
@@ -93,26 +95,35 @@ def outcomes(lock: Lock) -> dict[str, int]:
 # --- real workers ---
 
 KILLED_AFTER = ("_send", "count", "compare", "delete", "destroy", "_note")
-_CLOSER = """
-import os, signal, sys
+_CLOSERS = """
+import os, signal, sys, time
 from pathlib import Path
 from streams import settings
 from streams.rights import closing
 from streams.rights.desk import Desk
-config, tenant, mailing, last = sys.argv[1:]
-step = getattr(closing, last)
 
-def then_die(*given):
-    step(*given)
-    if last != "_note" or given[1] == "done":
-        os.kill(os.getpid(), signal.SIGKILL)
+def close(mailing, last):
+    step = getattr(closing, last)
 
-setattr(closing, last, then_die)
-with Desk.open(settings.load(Path(config))) as desk:
-    closing.ask(desk, [(tenant, mailing)], "a test")
-    while closing.carried_out(desk, [(tenant, mailing)])[tenant, mailing].missing:
-        pass
-    closing.finish(desk, [(tenant, mailing)])
+    def then_die(*given):
+        step(*given)
+        if last != "_note" or given[1] == "done":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(closing, last, then_die)
+    with Desk.open(settings.load(Path(sys.argv[1]))) as desk:
+        closing.ask(desk, [mailing], "a test")
+        while closing.carried_out(desk, [mailing])[mailing].missing:
+            time.sleep(0.05)
+        closing.finish(desk, [mailing])
+
+children = {}
+for last in sys.argv[2:]:  # each is a process of its own
+    children[last] = os.fork()
+    if not children[last]:
+        close(("acme", f"killed{last}"), last)
+        os._exit(0)
+print(*(os.waitstatus_to_exitcode(os.waitpid(children[last], 0)[1]) for last in sys.argv[2:]))
 """
 
 
@@ -137,13 +148,11 @@ def test_a_closer_that_is_killed_after_any_step_leaves_the_figures_whole(
     counted = {name: figures(lock, name) for name in names}
     assert all(len(of) == 4 for of in counted.values()), "opens by humans and by machines, clicks and the link"
 
-    def kill(step: str) -> int:
-        given = [str(lock.stack.settings_file), "acme", f"killed{step}", step]
-        done = subprocess.run([sys.executable, "-c", _CLOSER, *given], env=lock.environment, timeout=90, check=False)
-        return done.returncode
-
-    with ThreadPoolExecutor(3) as threads:
-        assert list(threads.map(kill, KILLED_AFTER)) == [-signal.SIGKILL] * len(KILLED_AFTER)
+    given = [sys.executable, "-c", _CLOSERS, str(lock.stack.settings_file), *KILLED_AFTER]
+    ended = subprocess.run(
+        given, env=lock.environment, stdout=subprocess.PIPE, text=True, timeout=90, check=True
+    ).stdout
+    assert ended.split() == [str(-signal.SIGKILL)] * len(KILLED_AFTER)
     assert {name: figures(lock, name) for name in names} == counted
 
     # One that was killed within the DELETE: some parts are without their sets already, others are not yet.
@@ -338,7 +347,29 @@ async def _held(lock: Lock, desk: Desk, gate: threading.Event) -> None:  # noqa:
         assert {what: count for what, count in grown.items() if count} == {"received": 5, "counted": 4, "late": 1}
         assert await is_gone()
         assert has_secret(desk, "held too")
+        await _what_is_closed(first, second, numbers[first] + 2)
     lines = lock.rows(
         Store.ANALYTICS, "SELECT partition, count() FROM closings WHERE mailing = 'held' GROUP BY 1 ORDER BY 1"
     )
     assert [tuple(line) for line in lines] == [(0, 1), (1, 1)]
+
+
+async def _what_is_closed(first: Owner, second: Owner, closing_claim: int) -> None:
+    """Closed for the claims after the closing and for no other; in later incarnations on every partition, also on one
+    that there was not."""
+    resources, life = first.resources, first.claims.incarnation
+    newest = first.claims.look(first.number).newest
+    assert newest
+
+    async def closed(number: int, incarnation: int, before: int | None) -> bool:
+        claims = Claims(resources.analytics, incarnation, resources.ids)
+        partition = Partition(number, resources, claims, StateIndex())
+        again = replace(newest, number=before, partition=number, incarnation=life) if before is not None else None
+        await partition._load_closed(again)
+        return "acme\x1fheld" in partition._closed
+
+    assert not await closed(first.number, life, closing_claim), "the closing itself, done again"
+    assert await closed(first.number, life, closing_claim + 1)
+    assert not await closed(first.number, life + 1, closing_claim), "of an earlier incarnation, done again in this one"
+    for number in (first.number, second.number, 7):
+        assert await closed(number, life + 1, None)
