@@ -242,7 +242,14 @@ def test_what_is_acknowledged_is_on_the_disk_and_every_token_is_remembered(store
         for name, statement in tables.items():
             assert "fsync_after_insert = 1" in statement, name
             assert "fsync_part_directory = 1" in statement, name
-            if name not in ("settings", "migrations", "removals", "erasing", "disclosures", "rekeys"):  # no insert into these carries a token
+            if name not in (
+                "settings",
+                "migrations",
+                "removals",
+                "erasing",
+                "disclosures",
+                "rekeys",
+            ):  # no insert into these carries a token
                 assert "non_replicated_deduplication_window = 100000" in statement, name
 
 

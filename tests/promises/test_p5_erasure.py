@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from pseudonymizer.pseudonyms import blind_index
 from streams.keyring import KeyRing
 from streams.keys import Keys
 from streams.messages import decode_state
+from streams.rights.barrier import decided
 from streams.stores import Store
 from tests.lock import TENANTS, Lock, Message, event, iso, key, now_ms, preference
 from tests.promises.test_p1_consent_first import carried_out, engagement, mappings, receipt
@@ -225,3 +228,31 @@ def test_a_lowered_ceiling_reaches_back_and_a_raised_one_gives_nothing_back(lock
     assert lock.totals()["gamma", mailing, "open", None, "human"] == (counted[0] * 3, counted[1])
     carried_out(lock, [preference("gamma", one, {"engagement": {"open": "personal"}})])
     assert len(mappings(lock, "gamma")) == 1
+
+
+# --- replays ---
+
+
+def test_everything_read_again_from_the_beginning_brings_nobody_back(lock: Lock, keys: Keys) -> None:
+    """Another consumer group: all preferences and requests so far are forwarded once more, in any order."""
+    who, mailing = "p5.again@example.com", "p5-z"
+    carried_out(lock, [preference("acme", who, PERSONAL, now_ms() - 5000)])
+    lock.send([event("acme", who, mailing=mailing)])
+    lock.settle()
+    erase(lock, "acme", who)
+    decided(lock.settings)
+
+    def held() -> tuple[Any, ...]:
+        rows = lock.rows(Store.ANALYTICS, "SELECT pseudonym, count() FROM engagement GROUP BY ALL ORDER BY ALL")
+        known = lock.rows(Store.IDENTITY, "SELECT pseudonym, count() FROM recipients GROUP BY ALL ORDER BY ALL")
+        told = lock.rows(Store.IDENTITY, "SELECT tenant, id, kind, rows, mappings, consents FROM receipts ORDER BY ALL")
+        return rows, known, told, lock.totals(), {key for key, value in last_words(lock).items() if value}
+
+    before, lines = held(), ledger(lock, keys, who)
+    again = lock.worker(SCHLEUSE_GROUP="p5-again")
+    decided(replace(lock.settings, group="p5-again"))
+    decided(lock.settings)
+    again.kill(signal.SIGTERM)
+    assert held() == before
+    assert [line[:4] for line in ledger(lock, keys, who)] == [line[:4] for line in lines]
+    assert len(lines) == 2
