@@ -173,6 +173,13 @@ def partition_count(broker: str, topic: str) -> int:
         return len(_partitions(consumer, broker, topic))
 
 
+def log_begins(broker: str, topic: str) -> dict[int, int]:
+    """The offset of the first record that the log still has, by partition. Raises BrokerError."""
+    with _consumer(broker, f"asking for the beginning of {topic}", at_once=1) as consumer:
+        partitions = _partitions(consumer, broker, topic)
+        return {tp.partition: begin for tp, begin in consumer.beginning_offsets(partitions).items()}
+
+
 def log_ends(broker: str, topic: str) -> dict[int, int]:
     """The offset after the last record, by partition. Raises BrokerError, also when there is no such topic."""
     with _consumer(broker, f"asking for the end of {topic}", at_once=1) as consumer:

@@ -266,6 +266,14 @@ def committed_offset(settings: Settings, topic: str, partition: int) -> int | No
         return found.offset if found is not None and found.offset >= 0 else None
 
 
+def committed(settings: Settings, topic: str, partitions: int) -> dict[int, int]:
+    """What the workers' group has committed, by partition; nothing of one where it never has. Raises BrokerError."""
+    wanted = [TopicPartition(topic, number) for number in range(partitions)]
+    with admin(settings.broker, "asking for committed offsets") as client:
+        found = client.list_group_offsets({settings.group: wanted}).get(settings.group, {})
+        return {tp.partition: one.offset for tp, one in found.items() if one.offset >= 0}
+
+
 def trim(settings: Settings, topic: str, below: Mapping[int, int]) -> None:
     """Let the broker forget the records of `topic` below an offset, by partition (DeleteRecords).
 

@@ -47,6 +47,7 @@ COMMANDS = {
     "audit": Lazy("streams.cli.audit:audit", "Show who opened and disclosed what; prove that it is whole."),
     "export": Lazy("streams.cli.export:export", "Write everything held about one recipient, for her."),
     "keys": Lazy("streams.cli.keys:keys", "Show, rotate and destroy keys; re-key recipients."),
+    "verify": Lazy("streams.cli.verify:verify", "Check the promises on the running system, and print a report."),
     "record": Lazy("streams.cli.record:record", "Print a tenant's record of processing, or its privacy notice."),
     "close": Lazy("streams.cli.close:close", "Close a mailing's window: its sets become figures, for good."),
     "settings": Lazy(

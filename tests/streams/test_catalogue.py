@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -73,6 +73,16 @@ EVENT = {
 }
 
 
+REQUEST = {
+    **{"tenant": "acme", "recipient": "erika@example.com", "request_id": "r", "kind": "erasure"},
+    "requested_at": claims.NOW,
+}
+
+
+def read_request(record: dict[str, Any]) -> Any:
+    return messages.parse_request(json.dumps(record).encode(), claims.tenants(), claims.NOW)
+
+
 def read_event(record: dict[str, Any]) -> Any:
     return decode.read_event(json.dumps(record).encode(), claims.NOW)
 
@@ -91,6 +101,7 @@ def read_mailing(record: dict[str, Any]) -> Any:
         (topics.EVENTS, read_event, [EVENT]),
         (topics.PREFERENCES, read_preference, [PREFERENCE, WITHDRAWAL]),
         (topics.MAILINGS, read_mailing, [MAILING]),
+        (topics.REQUESTS, read_request, [REQUEST]),
     ],
     ids=str,
 )
@@ -112,7 +123,9 @@ def test_what_is_written_to_changes_is_named() -> None:
         messages.Erasure("r1", "acme", "erika@example.com", 1, "tracking.requests:0:1"),
         messages.Ceiling("c1", "acme", "engagement", Mode.ANONYMOUS, b"s" * 32),
         messages.Rekey("acme", "erika@example.com", 1, 2, False),
+        messages.Closing("c2", "acme", "m"),
     ]
+    assert {messages.Change, *map(type, others)} == set(get_args(messages.AnyChange)), "every type of change"
     written = {*paths(change | {"proof": proof})}
     for one in others:
         written |= {*paths(json.loads(messages.encode_change(one)))}
