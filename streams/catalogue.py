@@ -509,7 +509,7 @@ TABLES: tuple[Place, ...] = (
             ("pseudonym", PSEUDONYM, "hers for that purpose and kind; 0 where she did not agree"),
             ("key_version", NO, "the version of the tenant's root key"),
             ("expires", NO, "when the row goes"),
-            ("feed", NO, "where the event came from, in the sender's word"),
+            ("feed", NO, "where the event came from: a vendor's name, the tenant's own word, or other"),
             ("event_hash", KEYED_HASH, "of tenant and event id"),
             ("hour", NO, "hour of arrival"),
             ("outcome", NO, "how records of the batch ended"),
@@ -539,7 +539,7 @@ TABLES: tuple[Place, ...] = (
             ("pseudonym", PSEUDONYM, "hers for that purpose and kind"),
             ("key_version", NO, "the version of the tenant's root key"),
             ("expires", NO, "when the row goes"),
-            ("feed", NO, "where the event came from, in the sender's word"),
+            ("feed", NO, "where the event came from: a vendor's name, the tenant's own word, or other"),
         ),
     ),
     Place(

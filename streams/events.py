@@ -28,6 +28,7 @@ from streams.decode import decode
 from streams.errors import BadRow, ChainStopped, Reason
 from streams.keys import SEPARATOR
 from streams.people import FLAWS, People
+from streams.tenants import VENDORS
 
 if TYPE_CHECKING:
     from streams.chain import Claim
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from streams.transport import Record
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+OTHER_FEED = "other"
 
 Array = np.ndarray[Any, Any]
 
@@ -166,7 +168,7 @@ class EventsWork:
                 "key_version": versions,
                 "purpose": _where(is_row, purpose),
                 "expires": _expires(events.tenants, times, is_row, purpose, tenants),
-                "feed": _feeds(events.frame["feed"], is_row),
+                "feed": _feeds(events.frame, is_row, tenants),
             }
             if purpose == PRIMARY:
                 kept = counted | is_row
@@ -278,11 +280,20 @@ def _expires(
     return np.where(is_row, times // DAY_MS + np.array(days, np.int64)[of_tenant], 0).astype(np.int32)
 
 
-def _feeds(feeds: pl.Series, is_row: Array) -> pl.Series:
-    """Where each event of a row came from, for the access export; empty where there is no row, or nothing was said."""
-    if feeds.null_count() == len(feeds):
-        return pl.repeat("", len(feeds), eager=True)
-    return pl.select(pl.when(pl.Series(is_row)).then(feeds).fill_null("")).to_series()
+def _feeds(frame: pl.DataFrame, is_row: Array, tenants: Mapping[str, TenantSettings]) -> pl.Series:
+    """Where the event of each row came from, for the access export; empty where there is no row, or nothing was said.
+
+    A name that neither a vendor's adapter nor the tenant's settings know is `other`: it could name somebody, and rows
+    lie where nobody may be named.
+    """
+    if frame["feed"].null_count() == len(frame):
+        return pl.repeat("", len(frame), eager=True)
+    which, distinct = _numbered(frame.select("tenant", pl.when(pl.Series(is_row)).then("feed")))
+    kept = [
+        "" if not feed else feed if feed in VENDORS or feed in tenants[tenant].feed_names else OTHER_FEED
+        for tenant, feed in distinct.iter_rows()
+    ]
+    return pl.Series(kept, dtype=pl.String).gather(which)
 
 
 def _where(mask: Array, word: str) -> pl.Series:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from streams.stores import StoreClient
 
 PRIMARY = "engagement"  # every tenant has it: it decides whether an event is `off`
+VENDORS = ("mailgun", "postmark", "sendgrid", "ses")  # feeds that `schleuse feed` names itself
 RETENTION = "13 months"
 WINDOW = "30 days"
 LONGEST_DAYS = 3650
@@ -50,6 +51,8 @@ class TenantSettings:
     `lower_local`: local parts of addresses are compared without case. `links`: whether a click's link has to be
     declared, or may be its URL's path. `url_keys`: query keys that stay. `feed_mailing`: the field in which a vendor's
     body names the mailing. `window_days`: how long after its sending a mailing is counted; then it closes.
+    `feed_names`: what a row keeps of an event's `feed`, beside VENDORS; any other is kept as `other`: it could name
+    somebody.
     """
 
     name: str
@@ -59,6 +62,7 @@ class TenantSettings:
     purposes: Mapping[str, PurposeSettings]
     feed_mailing: str
     window_days: int = 30
+    feed_names: tuple[str, ...] = ()
 
 
 def load(path: Path) -> dict[str, TenantSettings]:
@@ -89,7 +93,7 @@ def to_json(tenants: Mapping[str, TenantSettings]) -> str:
     return json.dumps(
         {
             name: {
-                "feed": {"mailing": tenant.feed_mailing},
+                "feed": {"mailing": tenant.feed_mailing, "names": sorted(tenant.feed_names)},
                 "links": tenant.links,
                 "local_part": "lower" if tenant.lower_local else "keep",
                 "purposes": {
@@ -186,6 +190,7 @@ def _flat(tenant: TenantSettings) -> dict[str, str]:
         **purposes,
         "window": f"{tenant.window_days} days",
         "feed.mailing": tenant.feed_mailing,
+        "feed.names": ", ".join(sorted(tenant.feed_names)) or "none",
     }
 
 
@@ -197,13 +202,16 @@ def _tenant(name: str, table: Any) -> TenantSettings:
     known = _table(table, f"[{name}]", ("local_part", "links", "url_keys", "window", "purposes", "feed", "controller"))
     controller.parse(name, known.get("controller", {}))  # checked here, read again where it is needed
     purposes = _table(known.get("purposes", {}), f"[{name}.purposes]", None)
-    feed = _table(known.get("feed", {}), f"[{name}.feed]", ("mailing",))
+    feed = _table(known.get("feed", {}), f"[{name}.feed]", ("mailing", "names"))
     url_keys = known.get("url_keys", [])
     if not isinstance(url_keys, list) or not all(isinstance(key, str) and _URL_KEY.fullmatch(key) for key in url_keys):
         raise SettingsError(f"[{name}] url_keys must be a list of query keys (letters, digits, . _ ~ -)")
     mailing = feed.get("mailing", "mailing")
     if not isinstance(mailing, str) or not 1 <= len(mailing) <= 64:
         raise SettingsError(f"[{name}.feed] mailing must be the name of a field, 1 to 64 characters")
+    names = feed.get("names", [])
+    if not isinstance(names, list) or not all(isinstance(one, str) and _NAME.fullmatch(one) for one in names):
+        raise SettingsError(f"[{name}.feed] names must be a list of names (letters, digits, . _ -, 1 to 64 characters)")
     return TenantSettings(
         name=name,
         lower_local=_choice(known, "local_part", ("keep", "lower"), f"[{name}]") == "lower",
@@ -211,6 +219,7 @@ def _tenant(name: str, table: Any) -> TenantSettings:
         url_keys=tuple(sorted(set(url_keys))),
         purposes={purpose: _purpose(name, purpose, of) for purpose, of in sorted({PRIMARY: {}, **purposes}.items())},
         feed_mailing=mailing,
+        feed_names=tuple(sorted(set(names))),
         window_days=_duration(known, "window", WINDOW, f"[{name}]"),
     )
 

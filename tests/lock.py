@@ -32,6 +32,8 @@ TENANTS = """
 ceiling = "personal"
 [acme.purposes.advice]
 ceiling = "pseudonymous"
+[acme.feed]
+names = ["relay"]
 [beta]
 local_part = "lower"
 """

@@ -179,7 +179,7 @@ class Story:
             if way > 0.4:
                 value["url"] = chance.choice(URLS).format(self._number)
         if self._number % 3:
-            value["feed"] = ("web", "relay")[self._number % 2]
+            value["feed"] = ("ses", "relay")[self._number % 2]
         value |= fields
         message = "tracking.events", key, json.dumps(value, ensure_ascii=self._number % 2 == 0).encode()
         if len(self._recent) < 5000:

@@ -26,7 +26,7 @@ from tests.lock import PROOF, Lock, event, iso, key, mailing, now_ms, preference
 
 pytestmark = pytest.mark.stack
 HER = "franka.export@example.com"
-CANARIES = ("franka.export", "spring canary", "canary-feed")
+CANARIES = ("franka.export", "spring canary")
 
 
 def request(recipient: str, request_id: str, kind: str = "access", **fields: Any) -> tuple[str, bytes, bytes]:
@@ -63,7 +63,7 @@ def her(lock: Lock, tmp_path_factory: pytest.TempPathFactory) -> held.Export:
     until(lambda said: len(said.purposes) == 2)
     lock.send(
         [
-            event("acme", HER, mailing="export-1", feed="canary-feed"),
+            event("acme", HER, mailing="export-1", feed="relay"),
             event("acme", HER, mailing="export-1", kind="click", link="hero", user_agent="Mozilla/5.0 (iPhone)"),
             event("acme", "someone-else@example.com", mailing="export-1"),
         ]
@@ -92,7 +92,7 @@ def test_it_says_per_purpose_what_is_held_from_where_and_for_how_long(lock: Lock
     (mapping,), (row,), (other,) = engagement.mappings, engagement.rows, advice.rows
     assert (mapping.kind, mapping.opens, mapping.pseudonym) == ("open", True, row.pseudonym)
     assert (row.mailing, row.kind, row.feed, row.actor, other.feed) == (
-        *("export-1", "open", "canary-feed", "human", "canary-feed"),
+        *("export-1", "open", "relay", "human", "relay"),
     )
     assert row.kept_until > her.made_at[:10]
     assert other.pseudonym != row.pseudonym

@@ -33,6 +33,7 @@ class Tenant:
     path_links: bool
     url_keys: tuple[str, ...]
     purposes: dict[str, tuple[int, int]]
+    feeds: frozenset[str] = frozenset()
 
 
 def tenants(toml: str) -> dict[str, Tenant]:
@@ -51,6 +52,7 @@ def _tenant(name: str, table: dict) -> Tenant:  # type: ignore[type-arg]
             purpose: (MODES[of.get("ceiling", "personal")], _days(of.get("retention", "13 months")))
             for purpose, of in purposes.items()
         },
+        frozenset(table.get("feed", {}).get("names", [])) | {"sendgrid", "mailgun", "postmark", "ses"},
     )
 
 

@@ -213,7 +213,7 @@ class _Replay:
                         *(partition, claim.number, tenant.name, purpose, event["mailing"], kind, link),
                         *(occurred // 1000, device, actor, salt.pseudonym, salt.key_version),
                         expires=occurred // events.DAY_MS + tenant.purposes[purpose][1],
-                        feed=event.get("feed") or "",
+                        feed=_feed(tenant, event.get("feed")),
                     )
                 )
         if not counted:
@@ -422,3 +422,8 @@ def _asked(change: Any, tenant: Tenant, person: _Person) -> list[tuple[str, str,
     return [
         (purpose, kind, MODES[mode]) for purpose, kinds in change["purposes"].items() for kind, mode in kinds.items()
     ]
+
+
+def _feed(tenant: Tenant, said: str | None) -> str:
+    """What a row keeps of where its event came from: a name that the tenant declared, or a vendor's."""
+    return "" if not said else said if said in tenant.feeds else "other"

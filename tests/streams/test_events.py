@@ -208,9 +208,13 @@ def test_a_ceiling_that_came_down_uses_no_pseudonym_that_was_seen_beside_a_name(
 def test_a_row_says_where_its_event_came_from_and_nothing_else_does(keys: Keys) -> None:
     one = worker(keys)
     one.knows(ERIKA, {"engagement": {"open": Consent(Mode.PSEUDONYMOUS, (ALWAYS, BEGAN, None), BEGAN, (EARLY,))}})
-    batch = one.build([event(0, ERIKA, feed="web"), event(1, ERIKA), event(2, "else@example.com", feed="web")])
-    assert [row["feed"] for row in engagement(batch)] == ["web", ""]
-    assert sum(row["feed"] != "" for row in batch.table.to_pylist()) == 1
+    declared = tenants('[acme.feed]\nnames = ["web"]')
+    feeds = ("web", "ses", "Erika", None)
+    acts = [event(n, ERIKA, feed=feed) for n, feed in enumerate(feeds)]
+    batch = one.build([*acts, event(9, "else@example.com", feed="web")], declared)
+    assert [row["feed"] for row in engagement(batch)] == ["web", "ses", "other", ""]
+    assert sum(row["feed"] != "" for row in batch.table.to_pylist()) == 3
+    assert [row["feed"] for row in engagement(one.build(acts))] == ["other", "ses", "other", ""]
 
 
 def test_two_purposes_give_two_rows_and_one_count(keys: Keys) -> None:

