@@ -89,16 +89,24 @@ class Teller(threading.Thread):
             raise
 
 
+def rekeyed(lock: Lock) -> None:
+    """Sends the moves; whether it sees the end of them is not its business here."""
+    lock.run("keys", "rekey", "--tenant", "acme", "--yes", check=False)
+
+
 def play(lock: Lock, reader: Reader, number: int) -> tuple[Crew, list[str]]:
     """Tell the story of this seed, kill and stall meanwhile, and wait until all of it has been carried out."""
     chance = random.Random(number)
-    rounds = chance.sample(ROUNDS, len(ROUNDS))
+    rounds, moving = chance.sample(ROUNDS, len(ROUNDS)), list[threading.Thread]()
     teller = Teller(lock, reader, told.Story(number, EVENTS_TOLD, now_ms() - 60_000, partitions=lock.partitions))
     teller.start()
     with Crew(lock, 2) as crew:
         for done, what in enumerate(rounds):
             if done in (2, 5):  # grants from here on stand under another root key
                 lock.run("keys", "rotate", "--tenant", "acme", "--yes")
+            if done in (3, 6):  # and those in personal mode are moved to it while all this goes on
+                moving.append(threading.Thread(target=rekeyed, args=(lock,), daemon=True))
+                moving[-1].start()
             reader.reach(int(EVENTS_TOLD * (done + chance.random()) / (len(rounds) + 1)))
             time.sleep(instants(chance))
             slot = chance.randrange(2)
@@ -113,6 +121,8 @@ def play(lock: Lock, reader: Reader, number: int) -> tuple[Crew, list[str]]:
                 time.sleep(chance.random() * YOUNG_SECONDS)
                 crew.kill(slot)
         teller.join(600)
+        for one in moving:
+            one.join(130)
         assert not teller.is_alive(), "the story could not be told to its end"
         assert teller.failed is None
         return crew, rounds
@@ -190,6 +200,7 @@ def test_the_faults_hit_what_they_are_meant_to_hit(played: Played) -> None:
     assert sum(key.startswith(b"\0") for _, key, _ in found.states) > 100, "stubs"
     assert any(not key.startswith(b"\0") and '"*"' in state for _, key, state in found.states), "and grants after them"
     assert {row.key_version for row in found.rows if row.tenant == "acme"} == {1, 2, 3}
+    assert found.removed["moved"] > 100, "pseudonyms under an earlier root key"
     assert len({reason for _, outcome, reason in found.outcomes if outcome == "rejected"}) == 9
     assert len({line.preference_id for line in found.ledger}) > 3_000
 

@@ -57,6 +57,8 @@ def _check_intake(log: Log, tenants: Mapping[str, Tenant], partitions: int, resu
     for partition in range(partitions):
         for record in log.records("tracking.changes", partition):
             change = json.loads(record.value or b"")
+            if change["type"] == "rekey":  # not from a topic, but from the command
+                continue
             forwarded[change["source" if change["type"] == "erasure" else "preference_id"]].append(change)
         for record in log.records("tracking.rejected", partition):
             refused.add(json.loads(record.value or b"{}").get("rejection_id"))
@@ -275,6 +277,8 @@ class _Replay:
         person.allowed.clear()
         if change["type"] == "erasure":
             self._erase(claim, record, change, person)
+        elif change["type"] == "rekey":
+            self._move(claim, record, change, person)
         else:
             self._decide(claim, record, change, person)
 
@@ -350,6 +354,32 @@ class _Replay:
         if not standing:
             person.stub = (record.offset, _told(person.standing))
         self._confirm(claim, id_, "erasure", tenant.name, rows, mappings, consents)
+
+    def _move(self, claim: Claim, record: Record, change: Any, person: _Person) -> None:
+        """Salts under one root key go on under another: rows and mappings of the level personal with them."""
+        tenant, recipient, to = self._tenants[change["tenant"]], change["recipient"], change["to"]
+        for (purpose, kind), standing in person.standing.items():
+            for salt in standing.salts:
+                named = salt.level > PSEUDONYMOUS
+                if salt.key_version != change["from"] or not (named or change["remove"]):
+                    continue
+                old, key = salt.pseudonym, self._ring.purpose(tenant.name, purpose, to)
+                salt.key_version = to
+                salt.pseudonym = number(pseudonym(key, base64.b64decode(salt.text), recipient))
+                rows = self._rows.pop(old, [])
+                if not change["remove"]:
+                    self._rows[salt.pseudonym] += [
+                        row._replace(pseudonym=salt.pseudonym, key_version=to) for row in rows
+                    ]
+                if named:
+                    del self._mapped[old]
+                    self._mapped[salt.pseudonym] = Mapped(
+                        *(self._partition, claim.number, tenant.name, purpose, kind, salt.pseudonym, to),
+                        *(self._ring.blind(tenant.name, recipient), recipient, claim.now_ms),
+                    )
+                self._result.dropped[old] = (self._partition, claim.number, "rekey")
+                self._result.removed["moved"] += 1
+                person.offset = record.offset
 
     def _drop(self, salts: Sequence[Salt], claim: Claim, id_: str) -> tuple[int, int]:
         """Remove what lies under these salts: how many rows and mappings that were."""
