@@ -242,12 +242,17 @@ def _found(claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics:
         )
     }
     found = []
+    taken: dict[_Person, tuple[int, int]] = {}
     for which, one in changes.confirm.items():
-        # Who asked twice within a claim: the first request took it all, though it may be a retry that was confirmed.
-        of_her = told.pop((one.tenant, one.blind or b""), (0, 0, []))
+        # Who asked twice within a claim: the first request took what it covers, though it may be a retry.
+        who = (one.tenant, one.blind or b"")
+        lines, disclosures, disclosed_to = told.get((*who, one.until), (0, 0, []))
+        before = taken.get(who, (0, 0))
+        taken[who] = (max(lines, before[0]), max(disclosures, before[1]))
         if which not in confirmed:
             went = sum(rows.get(_number(p), 0) for p in one.remove)
             unmapped = sum(mapped.get(_number(p), 0) for p in one.unmap)
+            of_her = (taken[who][0] - before[0], taken[who][1] - before[1], disclosed_to)
             found.append((one.id, one.kind, one.tenant, went, unmapped, *of_her))
     return found
 
@@ -255,9 +260,12 @@ def _found(claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics:
 _Person = tuple[str, bytes]
 
 
-def _told(claim: Claim, changes: ChangesPlan, identity: StoreClient) -> dict[_Person, tuple[int, int, list[str]]]:
-    """(tenant, blind index) of whoever is erased -> lines of the ledger, disclosures, and to whom."""
-    found: dict[_Person, tuple[int, int, list[str]]] = {}
+_Until = tuple[str, bytes, int]
+
+
+def _told(claim: Claim, changes: ChangesPlan, identity: StoreClient) -> dict[_Until, tuple[int, int, list[str]]]:
+    """(tenant, blind index, until when) of whoever is erased -> lines of the ledger, disclosures, and to whom."""
+    found: dict[_Until, tuple[int, int, list[str]]] = {}
     for names in _untils(claim, changes):
         lines = identity.rows(
             "counting what goes",
@@ -272,10 +280,10 @@ def _told(claim: Claim, changes: ChangesPlan, identity: StoreClient) -> dict[_Pe
             names,
         )
         for tenant, blind, count in lines:
-            found[tenant, bytes(blind)] = (int(count), 0, [])
+            found[tenant, bytes(blind), names["until"]] = (int(count), 0, [])
         for tenant, blind, count, to_whom in disclosed:
-            of_ledger = found.get((tenant, bytes(blind)), (0, 0, []))[0]
-            found[tenant, bytes(blind)] = (of_ledger, int(count), list(to_whom))
+            who = (tenant, bytes(blind), names["until"])
+            found[who] = (found.get(who, (0, 0, []))[0], int(count), list(to_whom))
     return found
 
 

@@ -55,6 +55,8 @@ class Confirmation:
     unmap: list[bytes] = field(default_factory=list, repr=False)
     blind: bytes | None = field(default=None, repr=False)
     """Of whom it erases."""
+    until: int = 0
+    """Up to when her lines in the ledger go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +282,7 @@ class _Planner:
             else:  # what she has granted anew says whether she is off; the rest refuses what is older than the request
                 left[kind] = remnant(DEFAULT, others[kind], asked.requested_at)
         # Lines that this very claim would have written of her go unwritten; a mapping goes with the others (step d).
-        until = ALL_OF_IT if not stands else asked.requested_at
+        until = confirmation.until = ALL_OF_IT if not stands else asked.requested_at
         mine = (tenant.name, blind)
         result.consents = [
             row for row in result.consents if row[:2] != mine or (row[6] > until and row[5] != str(Effect.ERASED))

@@ -103,7 +103,7 @@ def read_mailing(record: dict[str, Any]) -> Any:
         (topics.MAILINGS, read_mailing, [MAILING]),
         (topics.REQUESTS, read_request, [REQUEST]),
     ],
-    ids=str,
+    ids=["events", "preferences", "mailings", "requests"],
 )
 def test_what_is_read_of_a_senders_message_is_named(
     monkeypatch: pytest.MonkeyPatch, topic: str, read: Callable[[dict[str, Any]], Any], samples: list[dict[str, Any]]
