@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from streams.transport import Record
 
 T = TypeVar("T")
+MASKED_ANALYTICS = ("engagement",)
+MASKED_IDENTITY = ("recipients", "consents", "disclosures")
 
 
 class Resources:
@@ -94,6 +96,15 @@ class Resources:
     def remove_orphans(self) -> None:
         """Remove what a lost state left; later again, for rows that a worker of an earlier incarnation wrote late."""
         remove_orphans(self.life, self.analytics, self.identity)
+
+    def let_go(self) -> None:
+        """Have the stores write anew what still holds removed rows: a DELETE only masks them. Blocking.
+
+        They do it in the background; old parts leave the disk some minutes later. Raises StoreUnavailable.
+        """
+        for store, tables in ((self.analytics, MASKED_ANALYTICS), (self.identity, MASKED_IDENTITY)):
+            for table in tables:
+                store.do(f"letting go of what was removed from {table}", f"ALTER TABLE {table} APPLY DELETED MASK")
 
     def same_topics(self) -> bool:
         """Whether the topics are still those that this worker began with. Blocking; raises BrokerError."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("schleuse.worker")
 
 CHUNKED = (EVENTS, CHANGES, PREFERENCES, REQUESTS, MAILINGS)
+SHIFT_SECONDS = 12 * 3600  # removed rows leave the stores' disks this often
 LOOK_SECONDS = 5.0  # how often the topics' ids and the lag are looked at
 TRIM_SECONDS = 60.0
 LATE_SECONDS = 600.0  # longer than any insert's deadline
@@ -222,7 +223,7 @@ class Worker:
     async def _watch(self) -> None:
         """Look at what nobody says by himself: topics that are new, a consumer that moves no more, lag."""
         standing = Standing()
-        trimmed = time.monotonic()
+        trimmed, shift = time.monotonic(), _shift()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
@@ -234,6 +235,10 @@ class Worker:
                 if time.monotonic() - trimmed > TRIM_SECONDS:
                     trimmed = time.monotonic()
                     await self._tidy()
+                if _shift() != shift:
+                    shift = _shift()
+                    if 0 in self.partitions:  # one of all workers, the one that happens to have it
+                        await self.resources.in_thread(self.resources.let_go)
             except (BrokerError, StoreUnavailable) as error:
                 log.warning("looked in vain, later again", reason=str(error))
             except Exception as error:
@@ -348,3 +353,9 @@ def run(settings: Settings) -> int:
         return asyncio.run(worker.run())
     finally:
         worker.resources.close()
+
+
+def _shift() -> int:
+    """Which stretch of `SHIFT_SECONDS` this is: a worker that is there when it changes does what is due, however often
+    workers are started anew."""
+    return int(time.time() // SHIFT_SECONDS)

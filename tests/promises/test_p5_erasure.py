@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import signal
@@ -15,8 +16,9 @@ from pseudonymizer.pseudonyms import blind_index
 from streams.keyring import KeyRing
 from streams.keys import Keys
 from streams.messages import decode_state
+from streams.resources import MASKED_IDENTITY, Resources
 from streams.rights.barrier import decided
-from streams.stores import Store
+from streams.stores import Role, Store, connect
 from tests.lock import TENANTS, Lock, Message, event, iso, key, now_ms, preference
 from tests.promises.test_p1_consent_first import carried_out, engagement, mappings, receipt
 
@@ -256,3 +258,45 @@ def test_everything_read_again_from_the_beginning_brings_nobody_back(lock: Lock,
     assert held() == before
     assert [line[:4] for line in ledger(lock, keys, who)] == [line[:4] for line in lines]
     assert len(lines) == 2
+
+
+# --- the bytes ---
+
+
+def on_disk(lock: Lock, needles: list[bytes]) -> set[bytes]:
+    """Which of them lie in a file of the identity store."""
+    files = [path for path in (lock.stack.directory / "identity").rglob("*") if path.is_file()]
+    found = set()
+    for path in files:
+        with contextlib.suppress(FileNotFoundError):  # an old part, just removed
+            blob = path.read_bytes()
+            found |= {needle for needle in needles if needle in blob}
+    return found
+
+
+def test_the_sealed_bytes_leave_the_disk(lock: Lock, keys: Keys) -> None:
+    """What a worker does twice a day, done now; and old parts, kept for a minute, are kept for a second."""
+    who, before = "p5.bytes@example.com", mappings(lock, "acme")
+    carried_out(lock, [preference("acme", who, PERSONAL, now_ms() - 5000)])
+    mine = ", ".join(map(str, mappings(lock, "acme") - before))
+    sealed = lock.rows(Store.IDENTITY, f"SELECT hex(sealed) FROM recipients WHERE pseudonym IN ({mine})")
+    blind = blind_index(keys.single(KeyKind.BLIND), "acme", who)
+    proofs = lock.rows(Store.IDENTITY, f"SELECT hex(proof) FROM consents WHERE blind = unhex('{blind.hex()}')")
+    # The middle of each: LZ4 may cut what cannot be packed into pieces, but not this small.
+    needles = [bytes.fromhex(row[0])[40:72] for row in (*sealed, *proofs)]
+    assert len(set(needles)) == 3, "two mappings and one proof"
+    assert on_disk(lock, needles) == set(needles)
+
+    erase(lock, "acme", who)
+    assert on_disk(lock, needles) == set(needles), "a DELETE only masks"
+    soon = "old_parts_lifetime = 1, cleanup_delay_period = 1, max_cleanup_delay_period = 1"
+    migrations = connect(lock.settings, Store.IDENTITY, Role.MIGRATIONS)
+    for table in MASKED_IDENTITY:
+        migrations.do("a test", f"ALTER TABLE {table} MODIFY SETTING {soon}, cleanup_delay_period_random_add = 0")
+    migrations.close()
+    resources = Resources(lock.settings, "a test")
+    resources.analytics = connect(lock.settings, Store.ANALYTICS, Role.WORKER)
+    resources.identity = connect(lock.settings, Store.IDENTITY, Role.WORKER)
+    resources.let_go()
+    resources.close()
+    lock.until(lambda: not on_disk(lock, needles), 30, "the bytes to be gone")
