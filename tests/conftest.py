@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,19 @@ def kafka_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Apache Kafka and both stores; tests that use it carry the mark `kafka`."""
     with Stack(tmp_path_factory.mktemp("kafka-stack"), "kafka", die_with_parent=True) as started:
         yield started
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: a file stays in one process, and so do files that share what takes a minute to collect."""
+    from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415  only where several processes are asked for
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "p2" if "/p2/" in file else file
+
+    return ByFile(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
