@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from kafka import KafkaProducer
 
 from pseudonymizer.keys import KeyKind
-from streams.broker import partition_count, told
+from streams.broker import partition_count
 from streams.errors import SettingsError
 from streams.messages import MAX_REQUEST, check_id, format_time
+from streams.outbox import deliver
 from streams.partitioner import message_key, partition_of
 from streams.rights.audit import Action
 from streams.rights.person import Person, find
@@ -22,7 +22,6 @@ from streams.topics import REQUESTS, erased_after_ms
 if TYPE_CHECKING:
     from streams.rights.desk import Desk
 
-ACK_SECONDS = 30.0
 _EVERY_SECONDS = 0.3
 _WHO = "tenant = {tenant:String} AND hex(blind) = {blind:String}"
 
@@ -124,12 +123,7 @@ def ask(desk: Desk, person: Person, request_id: str, why: str) -> None:
     )
     broker = desk.settings.broker
     partition = partition_of(key, partition_count(broker, REQUESTS))
-    with told(broker, "sending a request"):
-        producer = KafkaProducer(bootstrap_servers=broker.split(","), acks="all", enable_idempotence=False)
-        try:
-            producer.send(REQUESTS, key=key, value=value, partition=partition).get(ACK_SECONDS)
-        finally:
-            producer.close()
+    deliver(broker, "sending a request", [(REQUESTS, partition, key, value)])
 
 
 def wait(desk: Desk, tenant: str, request_id: str, seconds: float) -> Receipt | None:

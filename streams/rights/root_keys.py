@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kafka import KafkaProducer
-
 from pseudonymizer.consent import Mode
-from streams.broker import partition_count, read_partition, told
+from streams.broker import partition_count, read_partition
 from streams.errors import BadRow, SettingsError
 from streams.messages import RecipientState, Rekey, decode_state, encode_change, state_version
+from streams.outbox import deliver
 from streams.partitioner import SEPARATOR, message_key
 from streams.rights.barrier import decided
 from streams.topics import CHANGES, STATE
@@ -25,7 +24,6 @@ from streams.topics import CHANGES, STATE
 if TYPE_CHECKING:
     from streams.rights.desk import Desk
 
-ACK_SECONDS = 30.0
 AT_ONCE = 10_000  # changes that may be waiting for their claims
 CARRIED_OUT_SECONDS = 600.0
 
@@ -163,19 +161,14 @@ def move(
 
 
 def _send(broker: str, tenant: str, found: Sequence[Holder], to: int, remove: bool) -> None:
-    with told(broker, f"sending to {CHANGES}"):
-        producer = KafkaProducer(
-            bootstrap_servers=broker.split(","),
-            acks="all",
-            enable_idempotence=False,  # the embedded broker has none, and twice is once
-        )
-        try:
-            waiting = []
-            for one in found:
-                value = encode_change(Rekey(tenant, one.recipient, one.version, to, remove))
-                key = message_key(tenant, one.recipient)
-                waiting.append(producer.send(CHANGES, key=key, value=value, partition=one.partition))
-            for future in waiting:
-                future.get(ACK_SECONDS)
-        finally:
-            producer.close()
+    deliver(
+        broker,
+        f"sending to {CHANGES}",
+        (
+            (
+                *(CHANGES, one.partition, message_key(tenant, one.recipient)),
+                encode_change(Rekey(tenant, one.recipient, one.version, to, remove)),
+            )
+            for one in found
+        ),
+    )
