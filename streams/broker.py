@@ -7,7 +7,7 @@ being done and the type of the error.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -90,11 +90,6 @@ def read_all(broker: str, topic: str) -> Iterator[Any]:
     """
     with _consumer(broker, f"reading {topic}") as consumer:
         yield from _read(consumer, broker, _partitions(consumer, broker, topic))
-
-
-def read_keys(broker: str, topic: str, partition: int, keys: Collection[bytes]) -> Iterator[Any]:
-    """`read_partition` of the records under some keys."""
-    return read_partition(broker, topic, partition, frozenset(keys).__contains__)
 
 
 def read_partition(broker: str, topic: str, partition: int, wanted: Callable[[bytes], bool]) -> Iterator[Any]:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pseudonymizer.pseudonyms import STUB_PREFIX
 from streams.errors import BadRow
 from streams.keyring import KeyRingRefused
 from streams.messages import RecipientState, decode_state, state_version
 from streams.partitioner import message_key
-from streams.transport import Record
+
+if TYPE_CHECKING:
+    from streams.transport import Record
 
 Version = tuple[int, int]
 WATCHED = 200_000  # changed keys that a watcher may be behind
-
-
 StubKeys = Callable[[Sequence[bytes]], list[bytes]]
 """The key of the stub that an erased recipient leaves, of each recipient's key (streams/keys.py)."""
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pseudonymizer.consent import Mode
-from streams.broker import partition_count, read_keys
-from streams.errors import BadRow
-from streams.messages import RecipientState, decode_state, state_version
+from streams.broker import partition_count, read_partition
+from streams.messages import RecipientState, decode_state
 from streams.partitioner import message_key, partition_of
+from streams.state import StateIndex
 from streams.topics import STATE
 
 if TYPE_CHECKING:
     from streams.keys import Keys
     from streams.rights.desk import Desk
+
+AT_ONCE = 5_000  # records of tracking.state
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +94,23 @@ def states(desk: Desk, partition: int, keys: Sequence[bytes]) -> dict[bytes, tup
 
     Raises BrokerError, and BadRow when a state cannot be read.
     """
-    stubs = dict(zip(keys, desk.keys.stub_keys(keys), strict=True))
-    found: dict[bytes, tuple[tuple[int, int], bytes]] = {}
-    for record in read_keys(desk.settings.broker, STATE, partition, [*keys, *stubs.values()]):
-        if record.value is None:
-            continue  # a tombstone removes nothing by itself: versions only rise
-        try:
-            version = state_version(record.value)
-        except BadRow:
-            continue  # no state of ours
-        if record.key not in found or found[record.key][0] <= version:
-            found[record.key] = version, record.value
+    index = read_states(desk, partition, {*keys, *desk.keys.stub_keys(keys)}.__contains__)
     result: dict[bytes, tuple[RecipientState | None, bool]] = {}
-    for key in keys:
-        newest = max((key, stubs[key]), key=lambda one: found[one][0] if one in found else (-1, -1))
-        result[key] = (decode_state(found[newest][1]), newest != key) if newest in found else (None, False)
+    for key, raw in zip(keys, index.raws(keys), strict=True):
+        result[key] = (decode_state(raw), index.written(key) is None) if raw is not None else (None, False)
     return result
+
+
+def read_states(desk: Desk, partition: int, wanted: Callable[[bytes], bool]) -> StateIndex:
+    """The index that a worker has of one partition of tracking.state, of the wanted keys only; stubs are keys too.
+
+    Reads the partition to its end. Raises BrokerError.
+    """
+    index = StateIndex(desk.keys.stub_keys)
+    records = read_partition(desk.settings.broker, STATE, partition, wanted)
+    while some := list(islice(records, AT_ONCE)):
+        index.apply(some)
+    return index
 
 
 def pseudonyms(keys: Keys, tenant: str, recipient: str, state: RecipientState | None) -> tuple[Pseudonym, ...]:

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pseudonymizer.consent import Mode
-from streams.broker import partition_count, read_partition
+from pseudonymizer.pseudonyms import STUB_PREFIX
+from streams.broker import partition_count
 from streams.errors import BadRow, SettingsError
-from streams.messages import RecipientState, Rekey, decode_state, encode_change, state_version
+from streams.messages import RecipientState, Rekey, decode_state, encode_change
 from streams.outbox import deliver
-from streams.partitioner import SEPARATOR, message_key
+from streams.partitioner import message_key
 from streams.rights.barrier import decided
+from streams.rights.person import read_states
 from streams.topics import CHANGES, STATE
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def holders(desk: Desk, tenant: str) -> list[Holder]:
     """
     found = []
     for partition in range(partition_count(desk.settings.broker, STATE)):
-        for recipient, state in _states(desk.settings.broker, partition, tenant):
+        for recipient, state in _states(desk, partition, tenant):
             named, nameless = Counter[int](), Counter[int]()
             for kinds in state.purposes.values():
                 for consent in kinds.values():
@@ -112,24 +114,13 @@ def holders(desk: Desk, tenant: str) -> list[Holder]:
     return found
 
 
-def _states(broker: str, partition: int, tenant: str) -> Iterator[tuple[str, RecipientState]]:
-    """The newest state of each of a tenant's recipients that has salts."""
-    prefix = tenant.encode() + SEPARATOR
-    newest: dict[bytes, tuple[tuple[int, int], bytes]] = {}
-    for record in read_partition(broker, STATE, partition, lambda key: key.startswith(prefix)):
-        if record.value is None:  # erased; what is written over it late is written over again
-            newest.pop(record.key, None)
-            continue
+def _states(desk: Desk, partition: int, tenant: str) -> Iterator[tuple[str, RecipientState]]:
+    """The state of each of a tenant's recipients that has salts; whoever was erased has none."""
+    prefix = message_key(tenant, "")
+    index = read_states(desk, partition, lambda key: key.startswith((prefix, STUB_PREFIX)))
+    for key, raw in index.of_tenant(tenant):
         try:
-            version = state_version(record.value)
-        except BadRow:
-            continue  # no state of ours
-        known = newest.get(record.key)
-        if known is None or known[0] <= version:
-            newest[record.key] = version, record.value
-    for key, (_, value) in newest.items():
-        try:
-            state = decode_state(value)
+            state = decode_state(raw)
         except BadRow:
             raise SettingsError(
                 f"partition {partition} of {STATE} holds a state that this release cannot read: use the release that "
