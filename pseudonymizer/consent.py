@@ -178,7 +178,7 @@ def _raised(known: Consent, mode: Mode, decided_at: int, salt: bytes | None, key
 
 def _lowered(known: Consent, mode: Mode, decided_at: int, salt: bytes | None, key_version: int, ceiling: Mode) -> Step:
     held = [at if level <= mode else None for level, at in zip(LEVELS, known.since, strict=True)]
-    named = tuple(old for old in known.salts if old.level is Mode.PERSONAL)
+    named = _named(known.salts)
     remove: tuple[Salt, ...] = known.salts
     kept: tuple[Salt, ...] = ()
     if mode is Mode.PSEUDONYMOUS:  # from personal: what was seen beside a name goes, and a new pseudonym begins
@@ -188,6 +188,11 @@ def _lowered(known: Consent, mode: Mode, decided_at: int, salt: bytes | None, ke
         kept += _salt(min(mode, ceiling), since, salt, key_version)
     consent = Consent(mode, (held[0], held[1], held[2]), decided_at, kept)
     return Step(consent, Effect.LOWERED, remove, named)
+
+
+def _named(salts: tuple[Salt, ...]) -> tuple[Salt, ...]:
+    """Those whose pseudonym stands beside a name."""
+    return tuple(salt for salt in salts if salt.level is Mode.PERSONAL)
 
 
 def _salt(level: Mode, since: int, value: bytes | None, key_version: int) -> tuple[Salt, ...]:
@@ -212,8 +217,12 @@ def cap(known: Consent, ceiling: Mode, salt: bytes) -> Step | None:
     since = known.held_since(Mode.PSEUDONYMOUS)
     if ceiling is Mode.PSEUDONYMOUS and since is not None:
         kept += _salt(Mode.PSEUDONYMOUS, since, salt, above[-1].key_version)
-    named = tuple(old for old in above if old.level is Mode.PERSONAL)
-    return Step(known._replace(salts=kept), Effect.CAPPED, above, named)
+    return Step(known._replace(salts=kept), Effect.CAPPED, above, _named(above))
+
+
+def forget(known: Consent) -> Step:
+    """What an erasure asks of the stores; what it leaves of the consent, `remnant` says."""
+    return Step(known, Effect.ERASED, known.salts, _named(known.salts))
 
 
 def outlives(known: Consent, erased_at: int) -> bool:

@@ -30,7 +30,7 @@ from pseudonymizer.keys import KeyKind
 from streams.errors import StoreUnavailable
 from streams.ledger import seal_proof, seal_recipient
 from streams.messages import encode_receipt
-from streams.plan import ALL_OF_IT, ChangesPlan
+from streams.plan import ALL_OF_IT, ChangesPlan, Erased
 
 if TYPE_CHECKING:
     from streams.chain import Claim
@@ -123,10 +123,14 @@ def write_ledger(claim: Claim, changes: ChangesPlan, identity: StoreClient, keys
     no mapping, and the key that it has just made anew goes too.
     """
     proofs = {
-        (tenant, number, proof): seal_proof(keys.single(KeyKind.PROOF, tenant), proof, number) if proof else b""
-        for tenant, *_, number, proof in changes.consents
+        (line.tenant, line.number, line.proof): seal_proof(
+            keys.single(KeyKind.PROOF, line.tenant), line.proof, line.number
+        )
+        if line.proof
+        else b""
+        for line in changes.consents
     }
-    ledger = [(*row[:9], proofs[row[0], row[8], row[9]]) for row in changes.consents]
+    ledger = [(*line[:9], proofs[line.tenant, line.number, line.proof]) for line in changes.consents]
     _insert(identity, "consents", CONSENTS, ledger, claim, deadline_ms)
     data_keys = keys.data_keys(row[3].hex() for row in changes.mappings)
     sealed = [(*row[:6], seal_recipient(data_keys[row[3].hex()], row[6], row[3]), row[7]) for row in changes.mappings]
@@ -242,30 +246,25 @@ def _found(claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics:
         )
     }
     found = []
-    taken: dict[_Person, tuple[int, int]] = {}
+    taken: dict[tuple[str, bytes], tuple[int, int]] = {}
     for which, one in changes.confirm.items():
-        # Who asked twice within a claim: the first request took what it covers, though it may be a retry.
-        who = (one.tenant, one.blind or b"")
-        lines, disclosures, disclosed_to = told.get((*who, one.until), (0, 0, []))
-        before = taken.get(who, (0, 0))
-        taken[who] = (max(lines, before[0]), max(disclosures, before[1]))
+        of_her: tuple[int, int, list[str]] = (0, 0, [])
+        if one.erased is not None:  # of two requests within a claim the first took what it covers, a retry too
+            who = (one.tenant, one.erased.blind)
+            lines, disclosures, disclosed_to = told.get(one.erased, of_her)
+            before = taken.get(who, (0, 0))
+            taken[who] = (max(lines, before[0]), max(disclosures, before[1]))
+            of_her = (taken[who][0] - before[0], taken[who][1] - before[1], disclosed_to)
         if which not in confirmed:
             went = sum(rows.get(_number(p), 0) for p in one.remove)
             unmapped = sum(mapped.get(_number(p), 0) for p in one.unmap)
-            of_her = (taken[who][0] - before[0], taken[who][1] - before[1], disclosed_to)
             found.append((one.id, one.kind, one.tenant, went, unmapped, *of_her))
     return found
 
 
-_Person = tuple[str, bytes]
-
-
-_Until = tuple[str, bytes, int]
-
-
-def _told(claim: Claim, changes: ChangesPlan, identity: StoreClient) -> dict[_Until, tuple[int, int, list[str]]]:
-    """(tenant, blind index, until when) of whoever is erased -> lines of the ledger, disclosures, and to whom."""
-    found: dict[_Until, tuple[int, int, list[str]]] = {}
+def _told(claim: Claim, changes: ChangesPlan, identity: StoreClient) -> dict[Erased, tuple[int, int, list[str]]]:
+    """Of whoever is erased: lines of the ledger, disclosures, and to whom."""
+    found: dict[Erased, tuple[int, int, list[str]]] = {}
     for names in _untils(claim, changes):
         lines = identity.rows(
             "counting what goes",
@@ -280,9 +279,9 @@ def _told(claim: Claim, changes: ChangesPlan, identity: StoreClient) -> dict[_Un
             names,
         )
         for tenant, blind, count in lines:
-            found[tenant, bytes(blind), names["until"]] = (int(count), 0, [])
+            found[Erased(tenant, bytes(blind), names["until"])] = (int(count), 0, [])
         for tenant, blind, count, to_whom in disclosed:
-            who = (tenant, bytes(blind), names["until"])
+            who = Erased(tenant, bytes(blind), names["until"])
             found[who] = (found.get(who, (0, 0, []))[0], int(count), list(to_whom))
     return found
 

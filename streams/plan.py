@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pseudonymizer.consent import DEFAULT, Consent, Effect, Mode, Salt, Step, apply, cap, outlives, remnant
+from pseudonymizer.consent import DEFAULT, Consent, Effect, Mode, Salt, Step, apply, cap, forget, outlives, remnant
 from pseudonymizer.keys import KeyKind, encode
 from pseudonymizer.pseudonyms import SALT_BYTES, blind_index, keyed, mac
 from streams.chain import PRIMARY
@@ -43,20 +43,23 @@ ALL_OF_IT = 2**62  # of an erasure that no later grant outlives: the ledger's li
 _UNKNOWN = RecipientState((0, -1), {})
 
 
-@dataclass(slots=True)
-class Confirmation:
-    """What gets a receipt, and the pseudonyms that it makes go. `repr` names nobody."""
+class Line(NamedTuple):
+    """A line of the consent ledger, its proof not sealed yet. `repr` shows neither whom it is about nor the proof."""
 
-    id: str
-    """Of the preference or the request."""
-    kind: str
     tenant: str
-    remove: list[bytes] = field(default_factory=list, repr=False)
-    unmap: list[bytes] = field(default_factory=list, repr=False)
-    blind: bytes | None = field(default=None, repr=False)
-    """Of whom it erases."""
-    until: int = 0
-    """Up to when her lines in the ledger go."""
+    blind: bytes
+    purpose: str
+    kind: str
+    mode: str
+    effect: str
+    decided_at: int
+    recorded_at: int
+    number: str
+    """Of the preference, the request or the ceiling."""
+    proof: str = ""
+
+    def __repr__(self) -> str:
+        return f"Line({self.purpose}, {self.kind}, {self.mode}, {self.effect})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +72,23 @@ class Erased:
 
 
 @dataclass(slots=True)
+class Confirmation:
+    """What gets a receipt, and the pseudonyms that it makes go. `repr` names nobody."""
+
+    id: str
+    """Of the preference or the request."""
+    kind: str
+    tenant: str
+    remove: list[bytes] = field(default_factory=list, repr=False)
+    unmap: list[bytes] = field(default_factory=list, repr=False)
+    erased: Erased | None = None
+
+
+@dataclass(slots=True)
 class ChangesPlan:
     """What a claim of changes will write. `repr` names nobody."""
 
-    consents: list[tuple[Any, ...]] = field(default_factory=list, repr=False)
+    consents: list[Line] = field(default_factory=list, repr=False)
     mappings: list[tuple[Any, ...]] = field(default_factory=list, repr=False)
     confirm: dict[tuple[str, str], Confirmation] = field(default_factory=dict)
     """(tenant, id) -> one receipt an id, in the order of the log."""
@@ -197,7 +213,7 @@ class _Planner:
         proof = proof_text(change.proof)
         purposes = {purpose: dict(kinds) for purpose, kinds in known.purposes.items()}
         confirmation = Confirmation(change.preference_id, "withdrawal", tenant.name)
-        lines: list[tuple[Any, ...]] = []
+        lines: list[Line] = []
         effects: set[Effect] = set()
         for purpose, kind, asked in _asked(change, tenant, purposes):
             before = self._before(purposes, tenant.name, blind, purpose, kind)
@@ -207,17 +223,13 @@ class _Planner:
             effects.add(step.effect)
             if step.consent is not before:
                 purposes.setdefault(purpose, {})[kind] = step.consent
-            lines.append(
-                (
-                    *(tenant.name, blind, purpose, kind, mode.word, str(step.effect)),
-                    *(change.decided_at, claim.now_ms, change.preference_id, proof),
-                )
-            )
+            what = (purpose, kind, mode.word, str(step.effect), change.decided_at)
+            lines.append(Line(tenant.name, blind, *what, claim.now_ms, change.preference_id, proof))
             self._carry(step, tenant.name, change.recipient, purpose, confirmation)
             if step.map is not None:
                 for pseudonym in self._pseudonyms(tenant.name, change.recipient, purpose, (step.map,)):
-                    of_mapping = (tenant.name, purpose, kind, pseudonym, step.map.key_version, blind)
-                    result.mappings.append((*of_mapping, change.recipient, claim.now_ms))
+                    which = (tenant.name, purpose, kind, pseudonym, step.map.key_version)
+                    result.mappings.append((*which, blind, change.recipient, claim.now_ms))
         if known.purposes.keys() == {EVERYTHING} and effects <= {Effect.OUT_OF_DATE, Effect.UNCHANGED}:
             return  # older than her erasure: nothing of it is kept
         result.consents += lines
@@ -261,7 +273,7 @@ class _Planner:
         then, that grant alone."""
         result, claim = self.result, self._claim
         blind = self._blind(tenant.name, asked.recipient)
-        confirmation = Confirmation(asked.request_id, "erasure", tenant.name, blind=blind)
+        confirmation = Confirmation(asked.request_id, "erasure", tenant.name)
         stands: dict[str, dict[str, Consent]] = {}
         others: dict[str, list[Consent]] = {kind: [] for kind in KINDS}
         for purpose, kinds in known.purposes.items():
@@ -270,9 +282,7 @@ class _Planner:
                     stands.setdefault(purpose, {})[kind] = consent
                     continue
                 others.setdefault(kind, []).append(consent)
-                named = tuple(salt for salt in consent.salts if salt.level is Mode.PERSONAL)
-                gone = Step(consent, Effect.ERASED, consent.salts, named)
-                self._carry(gone, tenant.name, asked.recipient, purpose, confirmation)
+                self._carry(forget(consent), tenant.name, asked.recipient, purpose, confirmation)
         left: dict[str, Consent] = {}
         for kind in KINDS:
             primary = stands.get(PRIMARY, {}).get(kind)
@@ -282,19 +292,18 @@ class _Planner:
             else:  # what she has granted anew says whether she is off; the rest refuses what is older than the request
                 left[kind] = remnant(DEFAULT, others[kind], asked.requested_at)
         # Lines that this very claim would have written of her go unwritten; a mapping goes with the others (step d).
-        until = confirmation.until = ALL_OF_IT if not stands else asked.requested_at
-        mine = (tenant.name, blind)
+        until = ALL_OF_IT if not stands else asked.requested_at
+        confirmation.erased = Erased(tenant.name, blind, until)
+        result.erase.append(confirmation.erased)
         result.consents = [
-            row for row in result.consents if row[:2] != mine or (row[6] > until and row[5] != str(Effect.ERASED))
+            line
+            for line in result.consents
+            if (line.tenant, line.blind) != (tenant.name, blind)
+            or (line.decided_at > until and line.effect != str(Effect.ERASED))
         ]
         for kind, consent in left.items():
-            result.consents.append(
-                (
-                    *(*mine, EVERYTHING, kind, consent.mode.word, str(Effect.ERASED)),
-                    *(consent.decided_at, claim.now_ms, asked.request_id, ""),
-                )
-            )
-        result.erase.append(Erased(tenant.name, blind, until))
+            what = (EVERYTHING, kind, consent.mode.word, str(Effect.ERASED), consent.decided_at)
+            result.consents.append(Line(tenant.name, blind, *what, claim.now_ms, asked.request_id))
         self._confirm(confirmation)
         after = RecipientState(version, {**stands, EVERYTHING: left})
         if stands:
@@ -330,8 +339,8 @@ class _Planner:
                     salts[number] = salt._replace(key_version=asked.to_version)
                     pseudonym = maker.pseudonym(salt.value, asked.recipient)
                     if named:
-                        of_mapping = (tenant.name, purpose, kind, pseudonym, asked.to_version, blind)
-                        result.mappings.append((*of_mapping, asked.recipient, claim.now_ms))
+                        which = (tenant.name, purpose, kind, pseudonym, asked.to_version)
+                        result.mappings.append((*which, blind, asked.recipient, claim.now_ms))
                     for old in self._pseudonyms(tenant.name, asked.recipient, purpose, (salt,)):
                         self._replace(old, None if asked.remove else (pseudonym, asked.to_version), named)
                 kinds[kind] = consent._replace(salts=tuple(salts))
@@ -377,12 +386,9 @@ class _Planner:
                     continue
                 kinds[kind] = step.consent
                 self._carry(step, tenant.name, recipient, asked.purpose, confirmation)
-                result.consents.append(
-                    (
-                        *(tenant.name, self._blind(tenant.name, recipient), asked.purpose, kind),
-                        *(asked.ceiling.word, str(step.effect), consent.decided_at, claim.now_ms, asked.id, ""),
-                    )
-                )
+                blind = self._blind(tenant.name, recipient)
+                what = (asked.purpose, kind, asked.ceiling.word, str(step.effect), consent.decided_at)
+                result.consents.append(Line(tenant.name, blind, *what, claim.now_ms, asked.id))
             if kinds != held.purposes[asked.purpose]:
                 self._write(key, RecipientState(version, {**held.purposes, asked.purpose: kinds}))
         self._confirm(confirmation)
