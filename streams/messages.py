@@ -659,6 +659,24 @@ class RecipientState:
     """purpose -> kind -> consent. One that looks like the default stays: its `decided_at` refuses older decisions."""
 
 
+def consent_of(
+    purposes: Mapping[str, Mapping[str, Consent]], purpose: str, kind: str, off_since: int | None = None
+) -> Consent | None:
+    """What holds of one purpose and kind by a state's `purposes`; None: nothing was ever decided.
+
+    Her own decision; else the newer of that for everything, which also holds for a purpose that came after it, and of
+    `off_since`: when she became `off`, where the state that said so was lost (streams/incarnation.py). Of two of the
+    same time `off` wins, as the lower mode does.
+    """
+    own = purposes.get(purpose, {}).get(kind)
+    if own is not None:
+        return own
+    of_all = purposes.get(EVERYTHING, {}).get(kind)
+    if off_since is not None and (of_all is None or of_all.decided_at <= off_since):
+        return Consent(Mode.OFF, (None, None, None), off_since)
+    return of_all
+
+
 class _StateWire(msgspec.Struct, forbid_unknown_fields=True):
     version: tuple[Offset, Offset]
     purposes: dict[str, dict[str, Consent]]

@@ -26,7 +26,7 @@ from pseudonymizer.recipients import BadRecipient, canonical
 from pseudonymizer.siphash import Messages
 from streams.chain import PRIMARY
 from streams.errors import BadRow, Reason
-from streams.messages import EVERYTHING, KINDS, decode_state
+from streams.messages import KINDS, consent_of, decode_state
 from streams.partitioner import SEPARATOR, message_key, partitions_of
 
 if TYPE_CHECKING:
@@ -269,9 +269,9 @@ class People:
         name = key.partition(SEPARATOR)[2].decode()
         purposes = decode_state(raw).purposes if raw is not None else {}
         for purpose, of_purpose in tenant.purposes.items():
-            # Of whoever was erased nothing is left but a decision for everything.
-            consent = purposes.get(purpose, {}).get(kind) or purposes.get(EVERYTHING, {}).get(kind)
-            if consent is None and (purpose != PRIMARY or self._stays_off(tenant.name, name, kind)):
+            off_since = self._off_since(tenant.name, name, kind) if purpose == PRIMARY else None
+            consent = consent_of(purposes, purpose, kind, off_since)
+            if consent is None and purpose != PRIMARY:
                 continue
             limits = thresholds(consent, of_purpose.ceiling)
             if purpose == PRIMARY:
@@ -283,7 +283,7 @@ class People:
                     rows.setdefault((purpose, which), []).append((slot, begin, pseudonym, salt.key_version))
         return counts_from
 
-    def _stays_off(self, tenant: str, name: str, kind: str) -> bool:
+    def _off_since(self, tenant: str, name: str, kind: str) -> int | None:
         if not self._was_off:
-            return False
-        return (tenant, blind_index(self._keyring.single(KeyKind.BLIND), tenant, name), kind) in self._was_off
+            return None
+        return self._was_off.get((tenant, blind_index(self._keyring.single(KeyKind.BLIND), tenant, name), kind))

@@ -25,6 +25,7 @@ from streams.messages import (
     Erasure,
     RecipientState,
     Rekey,
+    consent_of,
     decode_state,
     encode_state,
     parse_change,
@@ -194,14 +195,9 @@ class _Planner:
         return blind_index(self._keys.single(KeyKind.BLIND), tenant, recipient)
 
     def _before(self, purposes: _Purposes, tenant: str, blind: bytes, purpose: str, kind: str) -> Consent:
-        """What held so far: her own decision, else who was `off` before a lost state, else that for everything."""
-        found = purposes.get(purpose, {}).get(kind)
-        if found is not None:
-            return found
+        """What held so far, also by a state that was lost."""
         off_since = self._was_off.get((tenant, blind, kind)) if purpose == PRIMARY else None
-        if off_since is not None:
-            return Consent(Mode.OFF, (None, None, None), off_since)
-        return purposes.get(EVERYTHING, {}).get(kind, DEFAULT)  # also for a purpose that came after it
+        return consent_of(purposes, purpose, kind, off_since) or DEFAULT
 
     # --- preferences ---
 

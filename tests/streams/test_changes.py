@@ -16,7 +16,7 @@ from streams.errors import Reason
 from streams.events import EventsWork
 from streams.incarnation import WasOff
 from streams.keys import Keys
-from streams.messages import encode_state
+from streams.messages import Erasure, encode_change, encode_state
 from streams.partitioner import message_key
 from streams.plan import ChangesPlan, plan, states
 from streams.seen import Seen
@@ -182,6 +182,27 @@ def test_who_was_off_when_a_state_was_lost_is_raised_only_by_a_newer_decision(ke
     carried_out(keys, index, change(0, ERIKA, {"engagement": {"click": PERSONAL}}, BEGAN - 1), was_off=was_off)
     carried_out(keys, index, change(1, MAX, opens(PERSONAL), BEGAN - 1), was_off=was_off)
     assert modes(index, ERIKA)["engagement", "click"] is modes(index, MAX)["engagement", "open"] is PERSONAL
+
+
+def test_where_a_state_was_lost_the_newer_of_off_and_of_what_holds_for_everything_holds(keys: Keys) -> None:
+    """For her events as for her next decision: a decision for everything that is older brings nobody back who was off,
+    and a grant from before her erasure does not bring her back though the ledger still knows of an earlier `off`."""
+    was_off = {("acme", blind(keys, ERIKA), "open"): BEGAN}
+    index = StateIndex(keys.stub_keys)
+    carried_out(keys, index, change(0, ERIKA, ANONYMOUS, BEGAN - 1), was_off=was_off)
+    assert counted(keys, index, was_off) == 0
+    asked = Erasure("r", "acme", ERIKA, BEGAN + 9, "tracking.requests:0:0")
+    carried_out(keys, index, Fetched(1, encode_change(asked), message_key("acme", ERIKA)), was_off=was_off)
+    assert counted(keys, index, was_off) == 0
+    late = carried_out(keys, index, change(2, ERIKA, opens(PERSONAL), BEGAN + 5), was_off=was_off)
+    assert (late.consents, late.mappings, counted(keys, index, was_off)) == ([], [], 0)
+
+
+def counted(keys: Keys, index: StateIndex, was_off: WasOff) -> int:
+    """How many of one open of hers count."""
+    work = EventsWork(0, 1, keys, index, Seen(), Declarations(), was_off)
+    opened = event(0, ERIKA, occurred_at=NOW - 1000)
+    return work.build(claim(Kind.EVENTS, [opened]), [opened], tenants()).outcomes["counted"]
 
 
 def test_a_withdrawal_of_everything_holds_for_a_purpose_that_comes_after_it(keys: Keys) -> None:
