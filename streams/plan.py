@@ -215,7 +215,7 @@ class _Planner:
             before = self._before(purposes, tenant.name, blind, purpose, kind)
             mode = min(asked, before.mode) if change.everything is not None else asked
             salt = change.salts.get(purpose, {}).get(kind)
-            step = apply(before, mode, change.decided_at, salt, change.key_version, _ceiling(tenant, purpose))
+            step = apply(before, mode, change.decided_at, salt, change.key_version, tenant.ceiling(purpose))
             effects.add(step.effect)
             if step.consent is not before:
                 purposes.setdefault(purpose, {})[kind] = step.consent
@@ -404,9 +404,3 @@ def _lowest(change: Change) -> Mode:
     if change.everything is not None:
         return change.everything
     return min((mode for kinds in (change.modes or {}).values() for mode in kinds.values()), default=Mode.PERSONAL)
-
-
-def _ceiling(tenant: TenantSettings, purpose: str) -> Mode:
-    """A purpose that the tenant no longer has allows nothing new."""
-    found = tenant.purposes.get(purpose)
-    return found.ceiling if found else Mode.ANONYMOUS

@@ -64,6 +64,11 @@ class TenantSettings:
     window_days: int = 30
     feed_names: tuple[str, ...] = ()
 
+    def ceiling(self, purpose: str) -> Mode:
+        """The highest mode for a purpose; one that the tenant does not have, or no longer, allows nothing new."""
+        found = self.purposes.get(purpose)
+        return found.ceiling if found is not None else Mode.ANONYMOUS
+
 
 def load(path: Path) -> dict[str, TenantSettings]:
     """The tenants of a file, by name. Raises SettingsError, also when the file cannot be read."""
@@ -171,8 +176,7 @@ def lowered(before: Mapping[str, TenantSettings], after: Mapping[str, TenantSett
     found = []
     for name in before.keys() & after.keys():
         for purpose, limits in before[name].purposes.items():
-            now = after[name].purposes.get(purpose)
-            ceiling = now.ceiling if now else Mode.ANONYMOUS
+            ceiling = after[name].ceiling(purpose)
             if ceiling < min(limits.ceiling, Mode.PERSONAL):
                 found.append((name, purpose, ceiling))
     return sorted(found)

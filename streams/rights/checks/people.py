@@ -18,7 +18,7 @@ from pseudonymizer.keys import KeyKind
 from pseudonymizer.pseudonyms import STUB_PREFIX
 from streams.broker import partition_count, read_partition
 from streams.errors import BadRow
-from streams.messages import RecipientState, decode_state, state_version
+from streams.messages import EVERYTHING, RecipientState, decode_state, state_version
 from streams.partitioner import SEPARATOR
 from streams.rights.person import pseudonyms
 from streams.rights.verify import ANYWHERE, SURELY, About, Look, Position, Sight, Sweep
@@ -26,7 +26,6 @@ from streams.tenants import TenantSettings
 from streams.topics import STATE
 
 ROWS, MAPPINGS, LEDGER, ERASED, STATES = "rows", "mappings", "ledger", "erased", "states"
-EVERYTHING = "*"  # the purpose of decisions for everything, and of what is left after an erasure
 
 ABOUT = {
     ROWS: About(

@@ -15,7 +15,7 @@ from pseudonymizer.consent import ALWAYS, Consent, Effect, Mode
 from pseudonymizer.keys import KeyKind
 from pseudonymizer.sealing import SealBroken
 from streams.ledger import open_proof, open_recipient
-from streams.messages import format_time
+from streams.messages import EVERYTHING, format_time
 from streams.rights.audit import Action
 from streams.rights.export.held import (
     Choice,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from streams.settings import Settings
     from streams.tenants import PurposeSettings
 
-EVERY = "*"
 LOOKS = 1_000  # of the audit trail, the newest
 IDS_AT_ONCE = 1_000  # in one parameter: a ClickHouse server takes up to 128 KiB
 SEEN_DAYS = 4
@@ -96,7 +95,7 @@ def gather(desk: Desk, person: Person, but_line: int, made_ms: int) -> Export:
     erased = [recorded_ms for _, decision, recorded_ms in decisions if decision.effect == Effect.ERASED]
     mine = [(purpose, decision) for purpose, decision, _ in decisions if decision.effect != Effect.ERASED]
     erasure = _erasure(person, erased)
-    choices = _choices(desk, person, erasure is not None and all(purpose != EVERY for purpose, _ in mine))
+    choices = _choices(desk, person, erasure is not None and all(purpose != EVERYTHING for purpose, _ in mine))
     mappings = _mappings(desk, person, names)
     rows = _rows(desk, person)
     disclosures = [
@@ -145,7 +144,7 @@ def _purpose(purpose: str, of_tenant: PurposeSettings | None, *parts: Sequence[t
 def _erasure(person: Person, erased: Sequence[int]) -> Erasure | None:
     if not erased and not person.is_stub:
         return None
-    left = person.state.purposes.get(EVERY, {}) if person.state is not None else {}
+    left = person.state.purposes.get(EVERYTHING, {}) if person.state is not None else {}
     counted = not any(consent.mode is Mode.OFF for consent in left.values())
     return Erasure(at=format_time(max(erased)) if erased else None, counted=counted)
 
@@ -154,20 +153,14 @@ def _choices(desk: Desk, person: Person, only_remnants: bool) -> list[tuple[str,
     """`only_remnants`: what the state says for all purposes at once is what an erasure left, and no choice of hers."""
     if person.state is None or person.is_stub:
         return []
-    limits = desk.tenant(person.tenant).purposes
+    tenant = desk.tenant(person.tenant)
     return [
-        (purpose, _choice(kind, consent, _ceiling(limits, purpose)))
+        # What she has decided for everything has no ceiling of its own.
+        (purpose, _choice(kind, consent, Mode.PERSONAL if purpose == EVERYTHING else tenant.ceiling(purpose)))
         for purpose, kinds in person.state.purposes.items()
-        if not (only_remnants and purpose == EVERY)
+        if not (only_remnants and purpose == EVERYTHING)
         for kind, consent in kinds.items()
     ]
-
-
-def _ceiling(limits: Map[str, PurposeSettings], purpose: str) -> Mode:
-    """A purpose that the tenant does not pursue allows nothing above counting."""
-    if purpose == EVERY:
-        return Mode.PERSONAL
-    return limits[purpose].ceiling if purpose in limits else Mode.ANONYMOUS
 
 
 def _choice(kind: str, consent: Consent, ceiling: Mode) -> Choice:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
+from streams.messages import EVERYTHING
 from streams.rights.export.held import Choice, Decision, Export, Place, Proof, Purpose
 from streams.rights.export.words import (
     ACTIONS,
@@ -26,7 +27,6 @@ from streams.rights.export.words import (
     Words,
 )
 
-EVERY = "*"
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c2430;background:#fff}
 h1{font-size:1.6rem;margin:.2rem 0 1rem}h2{font-size:1.25rem;margin:2.2rem 0 .5rem;border-top:2px solid #1f6f8b;
@@ -146,7 +146,7 @@ def _sum(export: Export, what: str) -> int:
 
 
 def _purpose(purpose: Purpose) -> list[Html]:
-    every = purpose.purpose == EVERY
+    every = purpose.purpose == EVERYTHING
     name = EVERY_PURPOSE if every else Words(f"Zweck: {purpose.purpose}", f"Purpose: {purpose.purpose}")
     parts = [_tag("h2", name)]
     if every:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from streams.messages import EVERYTHING
 from streams.rights.export.held import (
     Choice,
     Decision,
@@ -28,7 +29,6 @@ from streams.rights.export.held import (
     Row,
 )
 
-EVERY = "*"
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the wide forms too: spreadsheets take them for the narrow ones
 _PROOF = tuple(f"proof.{name}" for name in Proof.__struct_fields__)
 
@@ -62,7 +62,7 @@ def tables(export: Export) -> dict[str, bytes]:
 
 def file_name(purpose: Purpose) -> str:
     """A purpose in a file's name. `*` becomes `_every`: no purpose's name begins so."""
-    return "_every" if purpose.purpose == EVERY else purpose.purpose
+    return "_every" if purpose.purpose == EVERYTHING else purpose.purpose
 
 
 def _csv(kind: type[Part], parts: Sequence[Part]) -> bytes:
