@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,15 +46,28 @@ def history(desk: Desk, tenant: str, recipient: str, why: str) -> list[Decision]
     """
     name = desk.canonical(desk.tenant(tenant), recipient)
     blind = desk.blind(tenant, name)
-    rows = desk.identity.rows(
+    rows = _rows(desk, tenant, blind)
+    desk.audit.record(Action.CONSENTS_SHOWN, tenant, blind, why, {"lines": len(rows)})
+    return _opened(desk, tenant, rows)
+
+
+def ledger(desk: Desk, tenant: str, blind: bytes) -> list[Decision]:
+    """`history` for whoever has put it on record. Raises StoreUnavailable, StoreRefused."""
+    return _opened(desk, tenant, _rows(desk, tenant, blind))
+
+
+def _rows(desk: Desk, tenant: str, blind: bytes) -> Sequence[Sequence[Any]]:
+    return desk.identity.rows(
         "reading the consent ledger",
         "SELECT toString(purpose), toString(kind), toString(mode), toString(effect), "
         "toUnixTimestamp64Milli(decided_at), toUnixTimestamp64Milli(recorded_at), preference_id, hex(proof) "
-        "FROM consents WHERE tenant = {tenant:String} AND hex(blind) = {blind:String} "
+        "FROM consents WHERE tenant = {tenant:String} AND blind = unhex({blind:String}) "
         "ORDER BY recorded_at, decided_at, purpose, kind",
-        {"tenant": tenant, "blind": blind.hex().upper()},
+        {"tenant": tenant, "blind": blind.hex()},
     )
-    desk.audit.record(Action.CONSENTS_SHOWN, tenant, blind, why, {"lines": len(rows)})
+
+
+def _opened(desk: Desk, tenant: str, rows: Sequence[Sequence[Any]]) -> list[Decision]:
     key = desk.ring.get(KeyKind.PROOF, tenant)
     found = []
     for purpose, kind, mode, effect, decided_at, recorded_at, preference_id, stored in rows:
@@ -62,7 +75,7 @@ def history(desk: Desk, tenant: str, recipient: str, why: str) -> list[Decision]
         if stored and key is not None:
             try:
                 proof, unreadable = open_proof(key, bytes.fromhex(stored), preference_id), False
-            except SealBroken:
+            except (SealBroken, ValueError):  # or what it opens to is no JSON
                 unreadable = True
         found.append(Decision(purpose, kind, mode, effect, decided_at, recorded_at, preference_id, proof, unreadable))
     return found

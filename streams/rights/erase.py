@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streams.rights.desk import Desk
 
 _EVERY_SECONDS = 0.3
-_WHO = "tenant = {tenant:String} AND hex(blind) = {blind:String}"
+_WHO = "tenant = {tenant:String} AND blind = unhex({blind:String})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def held(desk: Desk, tenant: str, recipient: str, why: str) -> Held:
     blind = desk.blind(tenant, name)
     desk.audit.record(Action.ERASURE_PLANNED, tenant, blind, why, {})
     person = find(desk, tenant, name)
-    hers = {"tenant": tenant, "blind": blind.hex().upper()}
+    hers = {"tenant": tenant, "blind": blind.hex()}
 
     def ask(doing: str, sql: str) -> Any:
         return desk.identity.rows(doing, f"{sql} WHERE {_WHO}", hers)

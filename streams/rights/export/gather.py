@@ -14,9 +14,10 @@ import msgspec
 from pseudonymizer.consent import ALWAYS, Consent, Effect, Mode
 from pseudonymizer.keys import KeyKind
 from pseudonymizer.sealing import SealBroken
-from streams.ledger import open_proof, open_recipient
+from streams.ledger import open_recipient
 from streams.messages import EVERYTHING, format_time
 from streams.rights.audit import Action
+from streams.rights.consents import ledger
 from streams.rights.export.held import (
     Choice,
     Decision,
@@ -49,11 +50,6 @@ SEEN_DAYS = 4
 BROKER_SEGMENT_MS = 7 * DAY_MS  # Kafka's own default, where a topic says nothing of its segments
 
 _HERS = "tenant = {tenant:String} AND blind = unhex({blind:String})"
-_CONSENTS = f"""
-SELECT toString(purpose), toString(kind), toString(mode), toString(effect), toUnixTimestamp64Milli(decided_at),
-    toUnixTimestamp64Milli(recorded_at), preference_id, hex(proof)
-FROM consents WHERE {_HERS} ORDER BY recorded_at, decided_at, purpose, kind
-"""
 _MAPPINGS = f"""
 SELECT toString(purpose), toString(kind), pseudonym, key_version, toUnixTimestamp64Milli(at), hex(sealed)
 FROM recipients WHERE {_HERS} ORDER BY at, purpose, kind
@@ -91,7 +87,7 @@ def of(desk: Desk, tenant: str, recipient: str, why: str) -> Export:
 def gather(desk: Desk, person: Person, but_line: int, made_ms: int) -> Export:
     """What is held of a person. `but_line` of the audit trail is this export's own and is left out."""
     names = {"tenant": person.tenant, "blind": person.blind.hex()}
-    decisions = _decisions(desk, person, names)
+    decisions = _decisions(desk, person)
     erased = [recorded_ms for _, decision, recorded_ms in decisions if decision.effect == Effect.ERASED]
     mine = [(purpose, decision) for purpose, decision, _ in decisions if decision.effect != Effect.ERASED]
     erasure = _erasure(person, erased)
@@ -183,35 +179,21 @@ def _since(at_ms: int | None) -> str | None:
     return None if at_ms is None or at_ms == ALWAYS else format_time(at_ms)
 
 
-def _decisions(desk: Desk, person: Person, names: Map[str, str]) -> list[tuple[str, Decision, int]]:
-    key = desk.keys.single(KeyKind.PROOF, person.tenant)
+def _decisions(desk: Desk, person: Person) -> list[tuple[str, Decision, int]]:
     result = []
-    for purpose, kind, mode, effect, decided_ms, recorded_ms, preference_id, stored in desk.identity.rows(
-        "reading consents", _CONSENTS, names
-    ):
-        state, proof = _proof(key, bytes.fromhex(stored), preference_id)
+    for one in ledger(desk, person.tenant, person.blind):
         told = {
-            "kind": kind,
-            "mode": mode,
-            "effect": effect,
-            "decided_at": format_time(decided_ms),
-            "recorded_at": format_time(recorded_ms),
-            "preference_id": preference_id,
-            "proof": proof,
-            "proof_state": state,
+            "kind": one.kind,
+            "mode": one.mode,
+            "effect": one.effect,
+            "decided_at": format_time(one.decided_at),
+            "recorded_at": format_time(one.recorded_at),
+            "preference_id": one.preference_id,
+            "proof": None if one.proof is None else {name: one.proof.get(name) for name in Proof.__struct_fields__},
+            "proof_state": "cannot_be_opened" if one.unreadable else "none" if one.proof is None else "opened",
         }
-        result.append((purpose, msgspec.convert(told, Decision), recorded_ms))
+        result.append((one.purpose, msgspec.convert(told, Decision), one.recorded_at))
     return result
-
-
-def _proof(key: bytes, stored: bytes, preference_id: str) -> tuple[str, dict[str, Any] | None]:
-    try:
-        proof = open_proof(key, stored, preference_id)
-    except (SealBroken, ValueError):
-        return "cannot_be_opened", None
-    if proof is None:
-        return "none", None
-    return "opened", {name: proof.get(name) for name in Proof.__struct_fields__}
 
 
 def _mappings(desk: Desk, person: Person, names: Map[str, str]) -> list[tuple[str, Mapping]]:
