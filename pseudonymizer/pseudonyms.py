@@ -66,6 +66,16 @@ def _not_zero(digest: bytes) -> bytes:
     return first if any(first) else digest[PSEUDONYM_BYTES:]
 
 
+def as_number(pseudonym: bytes) -> int:
+    """A pseudonym as the stores' columns have it: its 16 bytes as a little-endian UInt128."""
+    return int.from_bytes(pseudonym, "little")
+
+
+def from_number(number: int) -> bytes:
+    """The pseudonym of a number that a store gave."""
+    return int(number).to_bytes(PSEUDONYM_BYTES, "little")
+
+
 def blind_index(key: bytes, tenant: str, canonical: str) -> bytes:
     """16 bytes by which the identity store finds a recipient: HMAC-SHA-256 over encode(tenant, canonical), cut.
 

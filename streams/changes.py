@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pseudonymizer.keys import KeyKind
+from pseudonymizer.pseudonyms import as_number, from_number
 from streams.errors import StoreUnavailable
 from streams.ledger import seal_proof, seal_recipient
 from streams.messages import encode_receipt
@@ -137,7 +138,7 @@ def write_ledger(claim: Claim, changes: ChangesPlan, identity: StoreClient, keys
     _insert(identity, "recipients", RECIPIENTS, sealed, claim, deadline_ms)
     if sealed:
         there = identity.rows("looking for the mappings of a claim", _MAPPED, _names(claim))
-        left = {int(row[0]).to_bytes(16, "little").hex() for row in there}
+        left = {from_number(row[0]).hex() for row in there}
         keys.drop_data_keys(name for name in data_keys if name not in left)
 
 
@@ -256,8 +257,8 @@ def _found(claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics:
             taken[who] = (max(lines, before[0]), max(disclosures, before[1]))
             of_her = (taken[who][0] - before[0], taken[who][1] - before[1], disclosed_to)
         if which not in confirmed:
-            went = sum(rows.get(_number(p), 0) for p in one.remove)
-            unmapped = sum(mapped.get(_number(p), 0) for p in one.unmap)
+            went = sum(rows.get(as_number(p), 0) for p in one.remove)
+            unmapped = sum(mapped.get(as_number(p), 0) for p in one.unmap)
             found.append((one.id, one.kind, one.tenant, went, unmapped, *of_her))
     return found
 
@@ -291,16 +292,12 @@ def _untils(claim: Claim, changes: ChangesPlan) -> list[dict[str, int]]:
     return [{**_names(claim), "until": until} for until in sorted({one.until for one in changes.erase})]
 
 
-def _number(pseudonym: bytes) -> int:
-    return int.from_bytes(pseudonym, "little")
-
-
 def _counts(store: StoreClient, select: str, claim: Claim) -> dict[int, int]:
     return dict(store.rows("counting what goes", f"{select} GROUP BY pseudonym", _names(claim)))  # type: ignore[arg-type]
 
 
 def _pseudonyms(identity: StoreClient, select: str, names: dict[str, int]) -> list[bytes]:
-    return [int(row[0]).to_bytes(16, "little") for row in identity.rows("reading pseudonyms", select, names)]
+    return [from_number(row[0]) for row in identity.rows("reading pseudonyms", select, names)]
 
 
 def remove(claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics: StoreClient, keys: Keys) -> None:

@@ -33,7 +33,7 @@ from streams.topics import (
     RECEIPTS,
     REJECTED,
     STATE,
-    committed_offset,
+    committed,
     ends,
     erased_after_ms,
     topic_ids,
@@ -112,7 +112,8 @@ class Resources:
 
     async def committed(self, topic: str, partition: int) -> int | None:
         """The group's committed offset, or None. Raises BrokerError."""
-        return await self.in_thread(lambda: committed_offset(self.settings, topic, partition))
+        found = await self.in_thread(lambda: committed(self.settings, topic, [partition]))
+        return found.get(partition)
 
     async def start(self) -> None:
         """Connect to Kafka and read all declarations. Raises BrokerError."""

@@ -9,7 +9,7 @@ made with another partition count would put a recipient's events and preferences
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -258,17 +258,12 @@ def topic_ids(settings: Settings) -> tuple[tuple[str, ...], bool]:
         return ids, not found[EVENTS].is_kafka
 
 
-def committed_offset(settings: Settings, topic: str, partition: int) -> int | None:
-    """What the workers' group has committed, or None. Blocking. Raises BrokerError."""
-    tp = TopicPartition(topic, partition)
-    with admin(settings.broker, "asking for a committed offset") as client:
-        found = client.list_group_offsets({settings.group: [tp]}).get(settings.group, {}).get(tp)
-        return found.offset if found is not None and found.offset >= 0 else None
+def committed(settings: Settings, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """What the workers' group has committed, by partition; nothing of one where it never has. Blocking.
 
-
-def committed(settings: Settings, topic: str, partitions: int) -> dict[int, int]:
-    """What the workers' group has committed, by partition; nothing of one where it never has. Raises BrokerError."""
-    wanted = [TopicPartition(topic, number) for number in range(partitions)]
+    Raises BrokerError.
+    """
+    wanted = [TopicPartition(topic, number) for number in partitions]
     with admin(settings.broker, "asking for committed offsets") as client:
         found = client.list_group_offsets({settings.group: wanted}).get(settings.group, {})
         return {tp.partition: one.offset for tp, one in found.items() if one.offset >= 0}

@@ -30,6 +30,7 @@ import pyarrow as pa
 
 from pseudonymizer.consent import Mode
 from pseudonymizer.keys import KeyKind
+from pseudonymizer.pseudonyms import as_number, from_number
 from pseudonymizer.sealing import SealBroken
 from streams.broker import partition_count, read_partition
 from streams.errors import BadRow, SettingsError
@@ -181,14 +182,14 @@ def rows(desk: Desk, question: Question) -> list[Did]:
         named,
     )
     return [
-        Did(int(number).to_bytes(16, "little"), partition, kind, link, events, 1000 * first, 1000 * last)
+        Did(from_number(number), partition, kind, link, events, 1000 * first, 1000 * last)
         for number, partition, kind, link, events, first, last in found
     ]
 
 
 def _mappings(desk: Desk, question: Question, wanted: Iterable[bytes]) -> dict[bytes, bytes]:
     """The sealed recipient of each pseudonym that has one."""
-    numbers = [int.from_bytes(pseudonym, "little") for pseudonym in wanted]
+    numbers = [as_number(pseudonym) for pseudonym in wanted]
     found: dict[bytes, bytes] = {}
     for begin in range(0, len(numbers), AT_ONCE):
         for number, sealed in desk.identity.rows(
@@ -197,7 +198,7 @@ def _mappings(desk: Desk, question: Question, wanted: Iterable[bytes]) -> dict[b
             "AND purpose = {purpose:String} AND pseudonym IN {some:Array(UInt128)}",
             {"tenant": question.tenant, "purpose": question.purpose, "some": numbers[begin : begin + AT_ONCE]},
         ):
-            found[int(number).to_bytes(16, "little")] = bytes.fromhex(sealed)
+            found[from_number(number)] = bytes.fromhex(sealed)
     return found
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pseudonymizer.consent import Mode
 from pseudonymizer.keys import KeyKind
+from pseudonymizer.pseudonyms import as_number
 from pseudonymizer.sealing import SealBroken
 from streams.errors import SchleuseError, SettingsError
 from streams.ledger import open_recipient
@@ -49,7 +50,7 @@ def look_up(desk: Desk, tenant: str, pseudonym: bytes, why: str) -> Found | None
         "looking for a mapping",
         "SELECT toString(purpose), toString(kind), hex(blind), hex(sealed) FROM recipients "
         "WHERE tenant = {tenant:String} AND pseudonym = {pseudonym:UInt128} LIMIT 1",
-        {"tenant": tenant, "pseudonym": int.from_bytes(pseudonym, "little")},
+        {"tenant": tenant, "pseudonym": as_number(pseudonym)},
     )
     purpose, kind, blind, sealed = rows[0] if rows else ("", "", "", "")
     subject = bytes.fromhex(blind) if blind else None

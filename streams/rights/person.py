@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from pseudonymizer.consent import Mode
+from pseudonymizer.pseudonyms import as_number
 from streams.broker import partition_count, read_partition
 from streams.messages import RecipientState, decode_state
 from streams.partitioner import message_key, partition_of
@@ -38,7 +39,7 @@ class Pseudonym:
     @property
     def number(self) -> int:
         """As the stores' columns have it."""
-        return int.from_bytes(self.value, "little")
+        return as_number(self.value)
 
 
 @dataclass(frozen=True, slots=True)

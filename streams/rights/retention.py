@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pseudonymizer.keys import KeyKind
+from pseudonymizer.pseudonyms import from_number
 from streams import tenants as settings_of
 from streams.errors import StoreUnavailable
 from streams.rights.audit import Action
@@ -138,7 +139,7 @@ def _unmap(desk: Desk, tenant: str, purpose: str, gone: Sequence[int]) -> int:
     if not gone:
         return 0
     desk.audit.record(Action.EXPIRED, tenant, None, _WHY, {"purpose": purpose, "mappings": len(gone)})
-    desk.ring.destroy_many(KeyKind.DATA, [int(one).to_bytes(16, "little").hex() for one in gone])
+    desk.ring.destroy_many(KeyKind.DATA, [from_number(one).hex() for one in gone])
     names = {"list": _list(desk, desk.identity, gone)}
     desk.identity.do(
         "removing old mappings",
@@ -170,7 +171,7 @@ def _list(desk: Desk, store: StoreClient, pseudonyms: Sequence[int]) -> int:
             "incarnation": pa.repeat(pa.scalar(0, pa.uint32()), rows),
             "partition": pa.repeat(pa.scalar(0, pa.uint16()), rows),
             "claim": pa.repeat(pa.scalar(number, pa.uint64()), rows),
-            "pseudonym": pa.array([int(one).to_bytes(16, "little") for one in pseudonyms], pa.binary(16)),
+            "pseudonym": pa.array([from_number(one) for one in pseudonyms], pa.binary(16)),
             "deadline": pa.repeat(
                 pa.scalar(now_ms + int(desk.settings.insert_deadline_seconds * 1000), pa.int64()).cast(time), rows
             ),

@@ -184,7 +184,7 @@ class Sight:
         same = {number for number, position in before.items() if now.get(number) == position}
         if not same:
             return []
-        events, changes = (committed(self.settings, topic, max(same) + 1) for topic in (EVENTS, CHANGES))
+        events, changes = (committed(self.settings, topic, same) for topic in (EVENTS, CHANGES))
         return sorted(number for number in same if not _is_done(number, before[number], events, changes))
 
 

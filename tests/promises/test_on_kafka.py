@@ -18,7 +18,7 @@ from kafka.errors import MessageSizeTooLargeError
 from deploy.embedded.stack import Stack
 from streams.broker import admin, log_ends
 from streams.stores import Store
-from streams.topics import CHANGES, EVENTS, STATE, committed_offset, trim
+from streams.topics import CHANGES, EVENTS, STATE, committed, trim
 from tests.lock import Lock, Message, WorkerProcess, event, now_ms, preference
 from tests.promises.test_p6_exactly_once import story
 from tests.promises.test_p8_bad_input import produce, rejections, send_all
@@ -231,4 +231,4 @@ def test_a_log_that_lost_what_was_not_counted_stops_the_worker(lock: Lock, worke
     assert "docs/operations.md" in sentence
     assert "the chain stands at" in sentence
     assert lock.status()["received"] == before["received"]
-    assert {partition: committed_offset(lock.settings, EVENTS, partition) for partition in at} == at
+    assert committed(lock.settings, EVENTS, at) == at

@@ -134,7 +134,7 @@ def test_committed_offsets(settings: Settings) -> None:
         deadline = time.monotonic() + 20  # a new broker makes its topic of offsets at the first question
         while True:
             try:
-                return topics.committed_offset(settings, topic, partition)
+                return topics.committed(settings, topic, [partition]).get(partition)
             except BrokerError:
                 if time.monotonic() > deadline:
                     raise

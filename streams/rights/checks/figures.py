@@ -178,7 +178,7 @@ def positions(sight: Sight) -> Mapping[str, Look]:
     broker = sight.settings.broker
     count = partition_count(broker, EVENTS)
     for topic in (EVENTS, CHANGES):
-        begins, done = log_begins(broker, topic), committed(sight.settings, topic, count)
+        begins, done = log_begins(broker, topic), committed(sight.settings, topic, range(count))
         newest = sight.positions()
         ends = log_ends(broker, topic)
         for partition, position in newest.items():

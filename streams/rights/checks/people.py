@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pseudonymizer.consent import Mode
 from pseudonymizer.keys import KeyKind
-from pseudonymizer.pseudonyms import STUB_PREFIX
+from pseudonymizer.pseudonyms import STUB_PREFIX, from_number
 from streams.broker import partition_count, read_partition
 from streams.errors import BadRow
 from streams.messages import EVERYTHING, RecipientState, decode_state, state_version
@@ -137,7 +137,7 @@ SWEEPS = (Sweep(sweep, ABOUT),)
 
 def _name(pseudonym: int) -> str:
     """The name of the data key of a mapping."""
-    return int(pseudonym).to_bytes(16, "little").hex()
+    return from_number(pseudonym).hex()
 
 
 # --- what is there ---

@@ -13,6 +13,7 @@ import msgspec
 
 from pseudonymizer.consent import ALWAYS, Consent, Effect, Mode
 from pseudonymizer.keys import KeyKind
+from pseudonymizer.pseudonyms import from_number
 from pseudonymizer.sealing import SealBroken
 from streams.ledger import open_recipient
 from streams.messages import EVERYTHING, format_time
@@ -199,7 +200,7 @@ def _decisions(desk: Desk, person: Person) -> list[tuple[str, Decision, int]]:
 def _mappings(desk: Desk, person: Person, names: Map[str, str]) -> list[tuple[str, Mapping]]:
     result = []
     for purpose, kind, number, version, at_ms, sealed in desk.identity.rows("reading mappings", _MAPPINGS, names):
-        pseudonym = int(number).to_bytes(16, "little")
+        pseudonym = from_number(number)
         told = {
             "kind": kind,
             "pseudonym": pseudonym.hex(),
@@ -243,7 +244,7 @@ def _rows(desk: Desk, person: Person) -> list[tuple[str, Row]]:
                 device=device,
                 actor=actor,
                 feed=feed,
-                pseudonym=int(number).to_bytes(16, "little").hex(),
+                pseudonym=from_number(number).hex(),
                 key_version=version,
                 kept_until=expires,
             ),
