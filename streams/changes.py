@@ -32,6 +32,7 @@ from streams.errors import StoreUnavailable
 from streams.ledger import seal_proof, seal_recipient
 from streams.messages import encode_receipt
 from streams.plan import ALL_OF_IT, ChangesPlan, Erased
+from streams.stores import arrow
 
 if TYPE_CHECKING:
     from streams.chain import Claim
@@ -109,8 +110,7 @@ def _insert(
 ) -> None:
     if not rows:
         return
-    columns = zip(zip(*rows, strict=True), schema.types, strict=True)
-    data = pa.Table.from_arrays([pa.array(column, kind) for column, kind in columns], schema=schema)
+    data = arrow(rows, schema)
     for name, (kind, value) in _guard(claim, deadline_ms).items():
         data = data.append_column(name, pa.repeat(pa.scalar(value, pa.int64()).cast(kind), len(data)))
     store.insert(f"writing {table}", table, data, claim.token("changes") if guarded else None)
@@ -302,25 +302,19 @@ def _pseudonyms(identity: StoreClient, select: str, names: dict[str, int]) -> li
 
 def remove(claim: Claim, changes: ChangesPlan, identity: StoreClient, analytics: StoreClient, keys: Keys) -> None:
     """Steps d and e. Raises StoreUnavailable when something is left, so that it is tried again."""
+    names, here = _names(claim), f" (partition {claim.partition})"
     if changes.remove or changes.erase:
-        _remove(analytics, "engagement", _ROWS_THAT_GO, _names(claim))
+        analytics.remove("engagement", _ROWS_THAT_GO, names, here)
     if changes.unmap or changes.erase:
-        _remove(identity, "recipients", _MAPPINGS_THAT_GO, _names(claim))
+        identity.remove("recipients", _MAPPINGS_THAT_GO, names, here)
         listed = f"SELECT DISTINCT pseudonym FROM removals WHERE {_THIS_CLAIM}"
-        gone = _pseudonyms(identity, listed, _names(claim)) if changes.erase else changes.unmap
+        gone = _pseudonyms(identity, listed, names) if changes.erase else changes.unmap
         keys.drop_data_keys(pseudonym.hex() for pseudonym in gone)
-    for names in _untils(claim, changes):
-        _remove(identity, "consents", _LINES_THAT_GO, names)
-        _remove(identity, "disclosures", _DISCLOSURES_THAT_GO, names)
+    for until in _untils(claim, changes):
+        identity.remove("consents", _LINES_THAT_GO, until, here)
+        identity.remove("disclosures", _DISCLOSURES_THAT_GO, until, here)
     if changes.erase:
         keys.drop_exports(one.blind for one in changes.erase)
-
-
-def _remove(store: StoreClient, table: str, which: str, names: dict[str, int]) -> None:
-    store.do(f"removing from {table}", f"DELETE FROM {table} WHERE {which}", names, lightweight_deletes_sync=2)
-    ((left,),) = store.rows(f"counting what is left in {table}", f"SELECT count() FROM {table} WHERE {which}", names)
-    if left:
-        raise StoreUnavailable(f"{left} rows are still in {table} after their removal (partition {names['partition']})")
 
 
 def write_receipts(

@@ -20,6 +20,7 @@ from streams.messages import Change, Erasure, encode_change, parse_mailing, pars
 from streams.partitioner import message_key, partition_of
 from streams.patience import patiently
 from streams.rejections import Stage
+from streams.stores import arrow
 from streams.topics import CHANGES, MAILINGS, PREFERENCES, REQUESTS
 
 if TYPE_CHECKING:
@@ -127,10 +128,7 @@ class Intake:
                 )
             )
         if rows:
-            table = pa.Table.from_arrays(
-                [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), ROWS.types, strict=True)],
-                schema=ROWS,
-            )
+            table = arrow(rows, ROWS)
             await patiently(
                 # Without a token: the newest position of a mailing wins, and the same row twice is the same row.
                 lambda: resources.in_thread(

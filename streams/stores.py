@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import clickhouse_connect
+import pyarrow as pa
 import urllib3
 from clickhouse_connect.driver import httputil
 from clickhouse_connect.driver.exceptions import DatabaseError, DataError, ProgrammingError
@@ -21,11 +22,9 @@ from clickhouse_connect.driver.exceptions import DatabaseError, DataError, Progr
 from deploy.clickhouse.grants import Role, Store
 from streams.errors import SchleuseError, SettingsError, StoreLate, StoreRefused, StoreUnavailable
 
-__all__ = ["Role", "Store", "StoreClient", "connect"]
+__all__ = ["Role", "Store", "StoreClient", "arrow", "connect"]
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from streams.settings import Settings
 
 
@@ -159,9 +158,29 @@ class StoreClient:
         with _told(self._where, doing):
             self._client.insert_arrow(table, data, settings=guarded)
 
+    def remove(self, table: str, which: str, parameters: Mapping[str, Any], of: str = "") -> None:
+        """Delete the rows of a table that `which` (a condition) names, and look that none is left.
+
+        They are out of every answer when it returns; the bytes go later (streams/resources.py: let_go). Raises
+        StoreUnavailable when one is left, so that it is tried again; `of` says in that text of what.
+        """
+        self.do(f"removing from {table}", f"DELETE FROM {table} WHERE {which}", parameters, lightweight_deletes_sync=2)
+        ((left,),) = self.rows(
+            f"counting what is left in {table}", f"SELECT count() FROM {table} WHERE {which}", parameters
+        )
+        if left:
+            raise StoreUnavailable(f"{left} rows are still in {table} after their removal{of}")
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def arrow(rows: Iterable[Sequence[Any]], schema: pa.Schema) -> pa.Table:
+    """Rows (one at least) as the Arrow table that `StoreClient.insert` takes. Raises ValueError for one of another
+    length than the schema's."""
+    columns = zip(zip(*rows, strict=True), schema.types, strict=True)
+    return pa.Table.from_arrays([pa.array(column, kind) for column, kind in columns], schema=schema)
 
 
 def lets_in(settings: Settings, store: Store, name: str, password: str) -> bool:

@@ -32,6 +32,7 @@ from pseudonymizer.keys import KeyKind, encode
 from pseudonymizer.pseudonyms import keyed, mac
 from streams.errors import SchleuseError, SettingsError, StoreLate, StoreUnavailable
 from streams.messages import is_plain_text
+from streams.stores import arrow
 
 if TYPE_CHECKING:
     from streams.keys import Keys
@@ -265,9 +266,7 @@ class Audit:
             *(line.number, line.at_ms, line.actor, line.action, line.tenant, line.subject or NOBODY, line.why),
             *(_canonical(line.detail).decode(), line.mac, line.at_ms + self._deadline_ms),
         )
-        arrays = [pa.array([value], kind) for value, kind in zip(values, _SCHEMA.types, strict=True)]
-        table = pa.Table.from_arrays(arrays, schema=_SCHEMA)
-        self._identity.insert("writing the audit trail", "audit", table, f"audit:{line.number}")
+        self._identity.insert("writing the audit trail", "audit", arrow([values], _SCHEMA), f"audit:{line.number}")
 
     def _read(self, which: str, limit: int, names: Mapping[str, Any] | None = None, newest: bool = False) -> list[Line]:
         order = "DESC" if newest else "ASC"

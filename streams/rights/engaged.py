@@ -41,6 +41,7 @@ from streams.rights import barrier
 from streams.rights.audit import Action
 from streams.rights.export.tables import cell
 from streams.rights.person import Pseudonym, pseudonyms, states
+from streams.stores import arrow
 from streams.topics import STATE
 
 if TYPE_CHECKING:
@@ -299,9 +300,8 @@ def _put_on_record(
         blind = desk.blind(question.tenant, who.recipient)
         told[question.tenant, question.purpose, *what, *of_all, blind] = None
     if told:
-        columns = zip(zip(*told, strict=True), _DISCLOSURES.types, strict=True)
-        table = pa.Table.from_arrays([pa.array(column, kind) for column, kind in columns], schema=_DISCLOSURES)
-        desk.identity.insert("writing disclosures", "disclosures", table, None)  # twice on record does no harm
+        # Twice on record does no harm.
+        desk.identity.insert("writing disclosures", "disclosures", arrow(told, _DISCLOSURES), None)
 
 
 class _new_file:  # noqa: N801  used as a function

@@ -24,7 +24,6 @@ import pyarrow as pa
 from pseudonymizer.keys import KeyKind
 from pseudonymizer.pseudonyms import from_number
 from streams import tenants as settings_of
-from streams.errors import StoreUnavailable
 from streams.rights.audit import Action
 
 if TYPE_CHECKING:
@@ -141,17 +140,7 @@ def _unmap(desk: Desk, tenant: str, purpose: str, gone: Sequence[int]) -> int:
     desk.audit.record(Action.EXPIRED, tenant, None, _WHY, {"purpose": purpose, "mappings": len(gone)})
     desk.ring.destroy_many(KeyKind.DATA, [from_number(one).hex() for one in gone])
     names = {"list": _list(desk, desk.identity, gone)}
-    desk.identity.do(
-        "removing old mappings",
-        f"DELETE FROM recipients WHERE pseudonym IN ({_LIST})",
-        names,
-        lightweight_deletes_sync=2,
-    )
-    ((left,),) = desk.identity.rows(
-        "counting old mappings", f"SELECT count() FROM recipients WHERE pseudonym IN ({_LIST})", names
-    )
-    if left:
-        raise StoreUnavailable(f"{left} mappings are still there after their removal")
+    desk.identity.remove("recipients", f"pseudonym IN ({_LIST})", names)
     return len(gone)
 
 
