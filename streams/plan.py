@@ -130,6 +130,7 @@ def plan(
             planner.add(record)
         except BadRow as flaw:
             planner.result.bad.append((row, flaw))
+    planner.result.consents = [line for lines in planner.ledger.values() for line in lines]
     return planner.result
 
 
@@ -150,6 +151,7 @@ class _Planner:
         self._claim, self._tenants, self._index, self._keys, self._was_off = claim, tenants, state, keys, was_off
         self._raws: dict[bytes, bytes | None] = {}
         self._latest: dict[bytes, RecipientState] = {}  # by her own key, also when that is a stub
+        self.ledger: dict[tuple[str, bytes], list[Line]] = {}  # of the ledger, by tenant and blind index
         self.result = ChangesPlan()
 
     def prepare(self, keys: Iterable[bytes]) -> None:
@@ -191,6 +193,10 @@ class _Planner:
         self.result.states.pop(key, None)  # behind a stub of this very claim, if there is one
         self.result.states[key] = self._latest[key] = state
 
+    def _lines(self, tenant: str, blind: bytes) -> list[Line]:
+        """What this claim writes of a recipient so far: an erasure looks through her lines and nobody else's."""
+        return self.ledger.setdefault((tenant, blind), [])
+
     def _blind(self, tenant: str, recipient: str) -> bytes:
         return blind_index(self._keys.single(KeyKind.BLIND), tenant, recipient)
 
@@ -228,7 +234,7 @@ class _Planner:
                     result.mappings.append((*which, blind, change.recipient, claim.now_ms))
         if known.purposes.keys() == {EVERYTHING} and effects <= {Effect.OUT_OF_DATE, Effect.UNCHANGED}:
             return  # older than her erasure: nothing of it is kept
-        result.consents += lines
+        self._lines(tenant.name, blind).extend(lines)
         # What holds already is confirmed too, also where a part of it was decided at this very time before.
         holds = Effect.CONFIRMED in effects and effects <= {Effect.CONFIRMED, Effect.UNCHANGED}
         if Effect.LOWERED in effects or (holds and _lowest(change) <= Mode.ANONYMOUS):
@@ -291,15 +297,11 @@ class _Planner:
         until = ALL_OF_IT if not stands else asked.requested_at
         confirmation.erased = Erased(tenant.name, blind, until)
         result.erase.append(confirmation.erased)
-        result.consents = [
-            line
-            for line in result.consents
-            if (line.tenant, line.blind) != (tenant.name, blind)
-            or (line.decided_at > until and line.effect != str(Effect.ERASED))
-        ]
+        lines = self._lines(tenant.name, blind)
+        lines[:] = [line for line in lines if line.decided_at > until and line.effect != str(Effect.ERASED)]
         for kind, consent in left.items():
             what = (EVERYTHING, kind, consent.mode.word, str(Effect.ERASED), consent.decided_at)
-            result.consents.append(Line(tenant.name, blind, *what, claim.now_ms, asked.request_id))
+            lines.append(Line(tenant.name, blind, *what, claim.now_ms, asked.request_id))
         self._confirm(confirmation)
         after = RecipientState(version, {**stands, EVERYTHING: left})
         if stands:
@@ -384,7 +386,7 @@ class _Planner:
                 self._carry(step, tenant.name, recipient, asked.purpose, confirmation)
                 blind = self._blind(tenant.name, recipient)
                 what = (asked.purpose, kind, asked.ceiling.word, str(step.effect), consent.decided_at)
-                result.consents.append(Line(tenant.name, blind, *what, claim.now_ms, asked.id))
+                self._lines(tenant.name, blind).append(Line(tenant.name, blind, *what, claim.now_ms, asked.id))
             if kinds != held.purposes[asked.purpose]:
                 self._write(key, RecipientState(version, {**held.purposes, asked.purpose: kinds}))
         self._confirm(confirmation)
