@@ -299,7 +299,7 @@ def _rows(count: int, rng: np.random.Generator) -> pa.Table:
     now = int(time.time() * 1000)
     changed: dict[str, pa.Array] = {
         "partition": pa.array(rng.integers(0, PARTITIONS, count).astype(np.uint16)),
-        "incarnation": pa.repeat(pa.scalar(0, pa.uint32()), count),  # of before: a claim's own rows are not its to remove
+        "incarnation": pa.repeat(pa.scalar(0, pa.uint32()), count),  # of before
         "claim": pa.repeat(pa.scalar(0, pa.uint64()), count),
         "event_hash": pa.repeat(pa.scalar(0, pa.uint64()), count),
         "tenant": pa.repeat("acme", count),

@@ -253,9 +253,10 @@ class KeyRing:
         """Destroy all versions of each name, in one transaction. Returns how many keys there were."""
         return self._delete("kind = ? AND name = ?", [(str(kind), name) for name in names])
 
-    def destroy_named(self, kind: KeyKind, begins: str) -> int:
-        """Destroy the keys of a kind whose names begin so. Returns how many there were."""
-        return self._delete("kind = ? AND substr(name, 1, ?) = ?", [(str(kind), len(begins), begins)])
+    def destroy_named(self, kind: KeyKind, begins: Iterable[str]) -> int:
+        """Destroy the keys of a kind whose names begin with one of these, in one transaction. How many there were."""
+        ranges = [(str(kind), first, first + "\U0010ffff") for first in begins]
+        return self._delete("kind = ? AND name >= ? AND name < ?", ranges)
 
     def retire_many(self, kind: KeyKind, names: Iterable[str]) -> int:
         """Destroy all versions of each name and note that none is made again, in one transaction; how many there were.

@@ -101,5 +101,4 @@ class Keys:
 
     def drop_exports(self, blinds: Iterable[bytes]) -> None:
         """Destroy the keys of all sealed exports of these recipients (blind indexes)."""
-        for blind in blinds:
-            self._ring.destroy_named(KeyKind.EXPORT, f"{blind.hex()}:")
+        self._ring.destroy_named(KeyKind.EXPORT, [f"{blind.hex()}:" for blind in blinds])

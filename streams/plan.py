@@ -150,6 +150,7 @@ class _Planner:
     ) -> None:
         self._claim, self._tenants, self._index, self._keys, self._was_off = claim, tenants, state, keys, was_off
         self._raws: dict[bytes, bytes | None] = {}
+        self._stubs: dict[bytes, bytes] = {}
         self._latest: dict[bytes, RecipientState] = {}  # by her own key, also when that is a stub
         self.ledger: dict[tuple[str, bytes], list[Line]] = {}  # of the ledger, by tenant and blind index
         self.result = ChangesPlan()
@@ -192,6 +193,13 @@ class _Planner:
     def _write(self, key: bytes, state: RecipientState) -> None:
         self.result.states.pop(key, None)  # behind a stub of this very claim, if there is one
         self.result.states[key] = self._latest[key] = state
+
+    def _stub(self, key: bytes) -> bytes:
+        """The key of the stub that a recipient leaves: of everybody in the claim at once, by column it costs little."""
+        if key not in self._stubs:
+            keys = list({key, *self._raws})
+            self._stubs = dict(zip(keys, self._keys.stub_keys(keys), strict=True))
+        return self._stubs[key]
 
     def _lines(self, tenant: str, blind: bytes) -> list[Line]:
         """What this claim writes of a recipient so far: an erasure looks through her lines and nobody else's."""
@@ -307,8 +315,7 @@ class _Planner:
         if stands:
             self._write(key, after)
             return
-        (stub,) = self._keys.stub_keys([key])
-        self._write(stub, after)
+        self._write(self._stub(key), after)
         self._latest[key] = after
         result.states.pop(key, None)
         result.states[key] = None
@@ -362,7 +369,7 @@ class _Planner:
 
     def _lower_ceiling(self, asked: Ceiling, tenant: TenantSettings, version: tuple[int, int]) -> None:
         """Of everybody of the tenant, as far as this partition knows her."""
-        result, claim = self.result, self._claim
+        claim = self._claim
         confirmation = Confirmation(f"{asked.id}:{claim.partition}", "ceiling", tenant.name)
         known = dict(self._index.of_tenant(tenant.name))
         prefix = len(message_key(tenant.name, ""))
