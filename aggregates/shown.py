@@ -1,0 +1,83 @@
+"""Noisy totals made fit to be read: from published numbers and declarations alone, so that it costs no privacy.
+
+What is shown is a number of recipients that is never below an earlier one, never above the recipients sent, a link's
+never above the clickers' and a device's never above the openers'. Computed anew from all measurements so far, it is the
+same for every earlier step: a caller may rely on that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from aggregates.continual import Floats, factor, totals
+from aggregates.figures import FIGURES, RHO, Z95, Figure
+
+HELD_BACK: Final = 0.6
+"""Standard deviations by which a total must exceed the figure shown before it rises, where nothing much goes on."""
+LOOK_BACK: Final = 4
+"""Steps over which it is told whether much goes on."""
+
+
+class Shown(NamedTuple):
+    """One cell at one step. All in recipients."""
+
+    step: int
+    recipients: int
+    """How many, for all that is known."""
+    margin: int
+    """The truth is within so many of it in 95 of 100 cases, whatever it is."""
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the noise drowns it: then it says no more than that there are fewer than `recipients + margin`."""
+        return self.recipients <= self.margin
+
+
+def shown(
+    measurements: Mapping[Figure, Floats], sent: int, links: Sequence[str], rho: float = RHO
+) -> dict[tuple[Figure, str], list[Shown]]:
+    """Every cell of every figure, at each step that was measured.
+
+    `measurements`: step by cell, the steps so far, cells as `Figure.values(links)`. `sent`: recipients as declared; 0:
+    not known, and nothing is capped by it. Raises ValueError when a figure has another number of cells.
+    """
+    of_cell: dict[tuple[Figure, str], list[Shown]] = {}
+    tops: dict[tuple[str, str], dict[int, float]] = {}  # of what a figure's cells are parts of, by kind and actor
+    for figure in sorted(measurements, key=lambda one: (one.dimension != "all", FIGURES.index(one))):
+        measured, values = measurements[figure], figure.values(links)
+        if measured.ndim != 2 or measured.shape[1] != len(values):
+            raise ValueError(f"measurements of {figure.kind} by {figure.dimension} are not of {len(values)} cells")
+        deviations = figure.sigma(len(values), rho) * factor(len(figure.steps)).errors[: len(measured)]
+        raw = totals(len(figure.steps), measured)
+        steps = figure.steps[: len(measured)]
+        above = tops.get((figure.kind, figure.actor), {})
+        caps = np.array([above.get(step, float(sent) if sent else np.inf) for step in steps])
+        for column, value in enumerate(values):
+            figures = _rising(raw[:, column], deviations, caps)
+            if figure.dimension == "all":
+                tops[figure.kind, figure.actor] = dict(zip(steps, figures, strict=True))
+            margins = np.ceil(np.abs(figures - raw[:, column]) + Z95 * deviations)
+            of_cell[figure, value] = [
+                Shown(step, int(recipients), int(margin))
+                for step, recipients, margin in zip(steps, figures, margins, strict=True)
+            ]
+    return of_cell
+
+
+def _rising(raw: Floats, deviations: Floats, caps: Floats) -> Floats:
+    """Whole numbers that never fall.
+
+    The largest of noisy totals is too large, the more so the less goes on: so a total has to exceed what is shown by
+    something then. Where much goes on nothing is held back. (docs/publishing.md measures both.)
+    """
+    figures = np.zeros(len(raw))
+    figure = 0.0
+    for step, total in enumerate(raw):
+        grown = total - raw[step - min(step, LOOK_BACK)] if step else total
+        idle = min(1.0, max(0.0, 1.0 - grown / (LOOK_BACK * deviations[step])))
+        figure = min(max(figure, float(np.rint(total - HELD_BACK * idle * deviations[step]))), caps[step])
+        figures[step] = figure
+    return figures

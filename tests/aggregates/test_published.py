@@ -1,0 +1,148 @@
+"""What is measured of a mailing, what one recipient can move, and what is made of noisy totals."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregates.continual import Floats, factor, measured, totals
+from aggregates.figures import EVERY, FIGURES, RHO, SLOW, Figure
+from aggregates.rules import Actor
+from aggregates.shown import Shown, shown
+from aggregates.steps import HOURS
+
+LINKS = ("shop", "inxmail.de", "imprint")
+figures = st.sampled_from(FIGURES)
+
+
+def whole(figure: Figure, new: Floats) -> Floats:
+    """All that is ever measured of it, without noise: step by cell."""
+    return np.array([measured(len(figure.steps), new[: step + 1]) for step in range(len(new))])
+
+
+def noisy(figure: Figure, new: Floats, rng: np.random.Generator) -> Floats:
+    exact = whole(figure, new)
+    return exact + rng.normal(0, figure.sigma(new.shape[1]), exact.shape)
+
+
+@given(figures, st.data())
+def test_one_recipient_moves_all_that_is_measured_by_the_sensitivity_at_most(
+    figure: Figure, data: st.DataObject
+) -> None:
+    """Whenever she is new in whichever cells. What she did in others' figures is theirs to account for."""
+    cells, steps = len(figure.values(LINKS)), len(figure.steps)
+    moved = np.zeros((steps, cells))
+    for cell in data.draw(st.sets(st.integers(0, cells - 1))):
+        moved[data.draw(st.integers(0, steps - 1)), cell] = 1
+    assert np.linalg.norm(whole(figure, moved)) <= figure.sensitivity(cells) * (1 + 1e-12)
+
+
+def test_somebody_moves_it_by_the_sensitivity() -> None:
+    """The bound is not larger than it must be: there is a step at which being new in every cell moves it so far."""
+    for figure in FIGURES:
+        cells, steps = len(figure.values(LINKS)), len(figure.steps)
+        moves = [np.linalg.norm(whole(figure, np.eye(steps)[step][:, None] * np.ones(cells))) for step in range(steps)]
+        assert max(moves) == pytest.approx(figure.sensitivity(cells))
+
+
+def test_the_figures_spend_the_budget_and_no_more() -> None:
+    """rho = sum of sensitivity^2 / (2 sigma^2), whatever the number of links (Bun, Steinke 2016, 1.6 and 1.7)."""
+    for links in ((), LINKS, [f"link{n}" for n in range(200)]):
+        cells = {figure: len(figure.values(links)) for figure in FIGURES}
+        spent = [figure.sensitivity(of) ** 2 / (2 * figure.sigma(of) ** 2) for figure, of in cells.items()]
+        assert sum(spent) == pytest.approx(RHO)
+    assert sum(figure.share for figure in FIGURES) <= 1 + 1e-12
+    for figure in FIGURES:
+        assert list(figure.steps) == sorted(set(figure.steps))
+        assert figure.steps[-1] == len(HOURS) - 1
+
+
+def test_cells_depend_on_what_was_declared() -> None:
+    by_link = next(figure for figure in FIGURES if figure.dimension == "link")
+    assert by_link.values(LINKS) == (*LINKS, "other")
+    assert by_link.values(["other", "shop"]) == ("other", "shop")
+    assert by_link.values([]) == ("other",)
+    assert {figure.values(LINKS) for figure in FIGURES if figure.dimension == "all"} == {("",)}
+
+
+@given(st.sampled_from((10, 40)), st.integers(0, 2**32))
+def test_totals_without_noise_are_the_totals(steps: int, seed: int) -> None:
+    new = np.random.default_rng(seed).integers(0, 10_000, (steps, 3)).astype(float)
+    exact = np.array([measured(steps, new[: step + 1]) for step in range(steps)])
+    for so_far in (1, steps // 2, steps):
+        np.testing.assert_allclose(totals(steps, exact[:so_far]), np.cumsum(new, axis=0)[:so_far], atol=1e-6)
+
+
+def test_the_largest_error_is_below_the_square_roots() -> None:
+    """And above what no factorisation can beat: 1/2 + log(2 n + 1) / pi (Matousek, Nikolov, Talwar 2020)."""
+    for steps in (10, 40):
+        root = np.cumprod([1.0, *((2 * k - 1) / (2 * k) for k in range(1, steps))])
+        square_root = float(np.sum(root**2))
+        largest = factor(steps).sensitivity * factor(steps).errors.max()
+        assert math.log(2 * steps + 1) / math.pi <= largest < 0.89 * square_root
+    for steps in (0, 11):
+        with pytest.raises(KeyError):
+            factor(steps)
+    with pytest.raises(ValueError, match="11 steps of 10"):
+        measured(10, np.zeros((11, 1)))
+
+
+counts = st.lists(st.integers(0, 400), min_size=40, max_size=40)
+
+
+@given(counts, counts, st.integers(0, 3000), st.integers(0, 2**32))
+def test_what_is_shown_is_consistent(opens: list[int], clicks: list[int], sent: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    measurements = {}
+    for figure in FIGURES:
+        each = np.array(opens if figure.kind == "open" else clicks, float)
+        cells = len(figure.values(LINKS))
+        measurements[figure] = noisy(figure, np.tile(each[list(figure.steps)][:, None], cells), rng)
+    read = shown(measurements, sent, LINKS)
+    for (figure, _), cell in read.items():
+        assert [one.step for one in cell] == list(figure.steps)
+        assert all(earlier.recipients <= later.recipients for earlier, later in pairwise(cell))
+        assert all(0 <= one.recipients <= (sent or 10**9) for one in cell)
+        if figure.dimension != "all":
+            top = next(of for of in FIGURES if (of.kind, of.dimension, of.actor) == (figure.kind, "all", figure.actor))
+            above = {one.step: one.recipients for one in read[top, ""]}
+            assert all(one.recipients <= above[one.step] for one in cell)
+    # An earlier step says the same when later ones are there: nothing that was published is taken back.
+    until = 17
+    earlier = {figure: of[: sum(step <= until for step in figure.steps)] for figure, of in measurements.items()}
+    for which, cell in shown(earlier, sent, LINKS).items():
+        assert cell == read[which][: len(cell)]
+
+
+def test_the_margin_holds_the_truth_in_95_of_100_cases() -> None:
+    """At every step, for whoever opens steadily, at once, or never: the last is the hardest, as figures only rise."""
+    mailings, opened = 600, FIGURES[0]
+    rng = np.random.default_rng(7)
+    for new in (np.full((40, 1), 20.0), np.eye(40)[:, :1] * 500, np.zeros((40, 1))):
+        held = np.zeros(40)
+        for _ in range(mailings):
+            cell = shown({opened: noisy(opened, new, rng)}, 100_000, LINKS)[opened, ""]
+            held += np.abs([one.recipients for one in cell] - np.cumsum(new)) <= [one.margin for one in cell]
+        assert held.min() / mailings >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / mailings)
+
+
+def test_too_few_to_say() -> None:
+    assert Shown(3, 12, 20).too_few
+    assert Shown(3, 20, 20).too_few
+    assert not Shown(3, 21, 20).too_few
+
+
+def test_other_cells_than_measured_are_refused() -> None:
+    by_link = next(figure for figure in FIGURES if figure.dimension == "link" and figure.actor is Actor.HUMAN)
+    with pytest.raises(ValueError, match="not of 4 cells"):
+        shown({by_link: np.zeros((1, 3))}, 100, LINKS)
+
+
+def test_steps_are_moments_that_were_said() -> None:
+    assert len(EVERY) == 40
+    assert [HOURS[step] for step in SLOW] == [1, 3, 6, 12, 24, 48, 72, 168, 336, 720]
