@@ -36,6 +36,7 @@ class Role(StrEnum):
     RIGHTS = "rights"
     ANALYST = "analyst"
     OPERATOR = "operator"
+    PUBLISHER = "publisher"
     MIGRATIONS = "migrations"
 
 
@@ -118,6 +119,10 @@ GRANTS: tuple[Grant, ...] = (
     *_on(_A, Role.OPERATOR, "SELECT", "claims", "outcomes", "cells_hourly", "cells_unique", "mailings"),
     *_on(_A, Role.OPERATOR, "SELECT", "settings", "incarnations", "cells_closed"),
     *_on(_A, Role.OPERATOR, "INSERT", "settings"),
+    # publisher: from exact cells to published figures, and nothing about rows or people.
+    *_on(_A, Role.PUBLISHER, "SELECT", "mailings", "cells_unique", "cells_closed", "draws", "published"),
+    *_on(_A, Role.PUBLISHER, "INSERT", "draws", "published"),
+    *_on(_A, Role.PUBLISHER, "ALTER DELETE", "draws"),
     # analyst: what was published, and what a mailing is called.
     *_on(_A, Role.ANALYST, "SELECT", "published", "mailings"),
     # migrations: the shape of its own database; rows only of its own list and, as the views' definer, what they move.

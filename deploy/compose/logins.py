@@ -4,6 +4,7 @@
     /logins/analytics/users.xml    read by the analytics store
     /credentials/worker            the worker's two passwords
     /credentials/rights            the two of the rights service and commands
+    /credentials/publisher         the publisher's one
     /credentials/admin             all of them, for migrations and the operator
 
 What exists is kept, so this may run before every start. `users.xml` is written anew: the table of grants may have
@@ -17,7 +18,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from deploy.clickhouse.grants import Role, Store, users_xml
+from deploy.clickhouse.grants import Role, Store, roles_of, users_xml
 from deploy.embedded import credentials
 
 CLICKHOUSE_UID: Final = 101  # of the official image
@@ -27,7 +28,7 @@ SCHLEUSE_UID: Final = 10001  # of the Dockerfile beside this file
 def write(root: Path, clickhouse_uid: int = CLICKHOUSE_UID, schleuse_uid: int = SCHLEUSE_UID) -> None:
     """Write everything under `root`, each file for its one reader."""
     admin = root / "credentials" / "admin"
-    own = {role: root / "credentials" / role for role in (Role.WORKER, Role.RIGHTS)}
+    own = {role: root / "credentials" / role for role in (Role.WORKER, Role.RIGHTS, Role.PUBLISHER)}
     for store in Store:
         digests = credentials.ensure(admin, store)
         users = root / "logins" / store / "users.xml"
@@ -36,6 +37,8 @@ def write(root: Path, clickhouse_uid: int = CLICKHOUSE_UID, schleuse_uid: int = 
         _give(users, clickhouse_uid)
         _give(users.parent, clickhouse_uid, 0o700)
         for role, folder in own.items():
+            if role not in roles_of(store):
+                continue
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(admin / f"{store}-{role}", folder / f"{store}-{role}")
     for folder in (admin, *own.values()):

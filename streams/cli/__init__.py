@@ -36,6 +36,7 @@ COMMANDS = {
     "tenants": Lazy("streams.cli.tenants:tenants", "Check the tenants' settings, and put them in force."),
     "worker": Lazy("streams.cli.worker:worker", "Run a worker until it is told to stop."),
     "rights": Lazy("streams.cli.rights:rights", "Run the rights service until it is told to stop."),
+    "publish": Lazy("streams.cli.publish:publish", "Publish what is due of all mailings, for analysts to read."),
     "feed": Lazy("streams.cli.feed:feed", "Send events, from files or standard input."),
     "totals": Lazy("streams.cli.totals:totals", "Print exact events and distinct recipients, for operators."),
     "status": Lazy("streams.cli.status:status", "Show where every record went, and how far each partition is."),

@@ -53,6 +53,9 @@ LETS_GO = (
 # What each login may read, and nothing else: whole tables, or columns.
 MAY_READ: dict[tuple[Store, Role], dict[str, set[str] | None]] = {
     (Store.ANALYTICS, Role.ANALYST): {"published": None, "mailings": None},
+    (Store.ANALYTICS, Role.PUBLISHER): dict.fromkeys(
+        ("mailings", "cells_unique", "cells_closed", "draws", "published")
+    ),
     (Store.ANALYTICS, Role.OPERATOR): dict.fromkeys(
         ("claims", "outcomes", "cells_hourly", "cells_unique", "mailings", "settings", "incarnations", "cells_closed")
     ),

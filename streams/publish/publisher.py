@@ -1,0 +1,384 @@
+"""Publishing what is due: exact cells are measured with noise once, and shown.
+
+A number is drawn once for each figure and step, whatever crashes, is done twice, or runs twice:
+
+ 1  draws are numbered batches, inserted into `draws` with the number as token. Of two publishers with one number the
+    second has drawn nothing, whatever it held in memory; one that slept for longer than tokens are remembered is
+    refused by its deadline
+ 2  nothing is shown from memory: what a batch says is read back, then written to `published`, again under its number.
+    What is computed from it is the same whenever it is computed, so whoever comes second writes what is there
+ 3  what is new in a step is what is distinct up to it, less all that was new in earlier draws, which stand in `draws`
+    beside what was measured, in the same row: a batch that is there is all there
+ 4  a row of `draws` goes when the mailing's last step is published; from then on nothing is drawn of it any more
+
+A step is due when its hour has passed and everything that lay in Kafka at some later moment is counted: so a backlog
+publishes what had arrived, and not its middle. What arrives later is new in the next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import structlog
+
+from aggregates.continual import Floats
+from aggregates.figures import FIGURES, RHO, Figure
+from aggregates.shown import shown
+from aggregates.steps import HOUR_MS, HOURS
+from streams.broker import admin, is_committed, log_ends
+from streams.errors import SchleuseError, StoreLate
+from streams.publish.noise import draw
+from streams.stores import Role, Store, StoreClient, arrow, connect
+from streams.topics import EVENTS
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+log = structlog.get_logger("schleuse.publish")
+
+LAST: Final = len(HOURS) - 1
+AT_ONCE: Final = 500  # mailings in one batch
+_BY_NAME: Final = {(one.kind, one.dimension, str(one.actor)): one for one in FIGURES}
+_TIME: Final = pa.timestamp("ms", "UTC")
+_DRAWS: Final = pa.schema(
+    {
+        "batch": pa.uint64(),
+        "tenant": pa.string(),
+        "mailing": pa.string(),
+        "step": pa.uint8(),
+        "kind": pa.string(),
+        "dimension": pa.string(),
+        "actor": pa.string(),
+        "links": pa.list_(pa.string()),
+        "new": pa.list_(pa.uint64()),
+        "measured": pa.list_(pa.float64()),
+        "rho": pa.float64(),
+        "deadline": _TIME,
+    }
+)
+_PUBLISHED: Final = pa.schema(
+    {
+        "tenant": pa.string(),
+        "mailing": pa.string(),
+        "step": pa.uint8(),
+        "hours": pa.uint16(),
+        "kind": pa.string(),
+        "dimension": pa.string(),
+        "value": pa.string(),
+        "actor": pa.string(),
+        "recipients": pa.uint64(),
+        "margin": pa.uint64(),
+        "too_few": pa.bool_(),
+        "sent": pa.uint64(),
+        "measured": pa.float64(),
+        "sigma": pa.float64(),
+        "rho": pa.float64(),
+        "batch": pa.uint64(),
+        "deadline": _TIME,
+    }
+)
+_MAILINGS: Final = "(tenant, mailing) IN {mailings:Array(Tuple(String, String))}"
+
+Mailing = tuple[str, str]
+"""Tenant and mailing."""
+
+
+class CountsFell(SchleuseError):
+    """A cell has fewer distinct recipients than were measured before: nothing can be published that would be right."""
+
+
+class Declared(NamedTuple):
+    """A mailing as its sender last declared it."""
+
+    sent_ms: int
+    recipients: int
+    links: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Drawn:
+    """What was drawn of a mailing so far; step by cell, the steps in order."""
+
+    links: tuple[str, ...]
+    steps: list[int] = field(default_factory=list)
+    new: dict[Figure, list[list[int]]] = field(default_factory=dict)
+    measured: dict[Figure, list[list[float]]] = field(default_factory=dict)
+    batches: dict[int, int] = field(default_factory=dict)
+    """Step -> the batch that drew it."""
+
+
+class Publisher:
+    """Publishes what is due when it is told to. Any number of them may run; one is used by one thread at a time."""
+
+    def __init__(self, settings: Settings, store: StoreClient) -> None:
+        """`store`: the analytics store under the login `publisher`."""
+        self._settings, self._store = settings, store
+        self._marks: list[tuple[int, dict[int, int]]] = []  # moments (ms), and how far Kafka reached then
+        self._counted_until = 0
+
+    @classmethod
+    def open(cls, settings: Settings) -> Publisher:
+        """Log in. Raises StoreUnavailable, StoreRefused, SettingsError."""
+        return cls(settings, connect(settings, Store.ANALYTICS, Role.PUBLISHER, connections=2))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._store.close()
+
+    def run_once(self) -> int:
+        """Publish what is due, and what another has drawn and not published; the number of mailings that have something
+        new to read.
+
+        Raises StoreUnavailable, StoreLate, BrokerError: what was done stays done, and the rest is done next time.
+        Raises CountsFell where counting on would be wrong: everything else that is due was published before.
+        """
+        told = self._show(self._unshown())
+        self._tidy()
+        self._look()
+        fell: set[Mailing] = set()
+        while (batch := self._draw(fell)) is not None:
+            told += self._show([batch])
+        self._tidy()
+        if fell:
+            raise CountsFell(
+                f"{len(fell)} mailings have cells with fewer recipients than were measured before, and are not "
+                "published any further: were topics or cells taken away by hand? (docs/operations.md)"
+            )
+        return told
+
+    # --- what is due ---
+
+    def _look(self) -> None:
+        """Find out up to which moment everything that lay in Kafka is counted."""
+        broker, group = self._settings.broker, self._settings.group
+        self._marks.append((self._now_ms(), log_ends(broker, EVENTS)))
+        with admin(broker, "asking what is counted") as client:
+            for at, (moment, ends) in reversed(list(enumerate(self._marks))):
+                if is_committed(broker, client, group, EVENTS, ends):
+                    self._counted_until, self._marks = moment, self._marks[at + 1 :]
+                    break
+        if len(self._marks) > 1:  # the oldest will be reached first; of the others the newest says most
+            self._marks = [self._marks[0], self._marks[-1]]
+
+    def _due(self) -> dict[Mailing, tuple[Declared, list[int]]]:
+        """Mailings with steps that are due, in order, and were not drawn."""
+        drawn = {
+            (tenant, mailing): step
+            for tenant, mailing, step in self._store.rows(
+                "reading which steps are drawn",
+                "SELECT toString(tenant), toString(mailing), max(step) FROM "
+                "(SELECT tenant, mailing, step FROM draws UNION ALL SELECT tenant, mailing, step FROM published) "
+                "GROUP BY ALL",
+            )
+        }
+        found: dict[Mailing, tuple[Declared, list[int]]] = {}
+        for mailing, declared in self._declared().items():
+            first = drawn.get(mailing, -1) + 1
+            passed = (self._counted_until - declared.sent_ms) // HOUR_MS
+            steps = [step for step in range(first, len(HOURS)) if HOURS[step] <= passed]
+            if steps:
+                found[mailing] = (declared, steps)
+        return found
+
+    def _declared(self, which: Sequence[Mailing] | None = None) -> dict[Mailing, Declared]:
+        where = "" if which is None else f"WHERE {_MAILINGS} "
+        rows = self._store.rows(
+            "reading declared mailings",
+            "SELECT toString(tenant), mailing, toUnixTimestamp64Milli(argMax(sent_at, position)), "
+            f"argMax(recipients, position), argMax(mapKeys(links), position) FROM mailings {where}GROUP BY ALL",
+            {} if which is None else {"mailings": list(which)},
+        )
+        return {(row[0], row[1]): Declared(row[2], row[3], tuple(row[4])) for row in rows}
+
+    # --- drawing ---
+
+    def _draw(self, fell: set[Mailing]) -> int | None:
+        """Rule 1. The batch, whoever has drawn it; None: there is nothing to draw.
+
+        The number comes first: whatever another publisher draws from here on has this number or a later one, so that
+        what is read below is out of date only where this insert does nothing. Adds to `fell` whose counts fell.
+        """
+        ((newest,),) = self._store.rows(
+            "reading the newest batch",
+            "SELECT max(batch) FROM (SELECT batch FROM draws UNION ALL SELECT batch FROM published)",
+        )
+        batch, deadline = int(newest) + 1, self._deadline()
+        due = {mailing: of for mailing, of in self._due().items() if mailing not in fell}
+        some = dict(list(due.items())[:AT_ONCE])
+        before, distinct = self._drawn(list(some)), self._distinct(list(some))
+        rows: list[tuple[Any, ...]] = []
+        for mailing, (declared, steps) in some.items():
+            drawn = before.get(mailing) or Drawn(declared.links)
+            if len(drawn.steps) != steps[0]:
+                raise StoreLate("another publisher is at work on the same mailings")
+            try:
+                rows += [
+                    (batch, *mailing, step, *what, list(drawn.links), new, measured, rho, deadline)
+                    for step in steps
+                    for what, new, measured, rho in _measure(drawn, step, distinct.get(mailing, {}))
+                ]
+            except CountsFell:
+                fell.add(mailing)
+        if not rows:
+            return self._draw(fell) if some else None
+        self._store.insert("writing draws", "draws", arrow(rows, _DRAWS), f"draws:{batch}")
+        return batch
+
+    def _drawn(self, which: Sequence[Mailing]) -> dict[Mailing, Drawn]:
+        """Everything that was drawn of these mailings."""
+        found: dict[Mailing, Drawn] = {}
+        for tenant, mailing, step, kind, dimension, actor, links, new, measured, batch in self._store.rows(
+            "reading draws",
+            "SELECT toString(tenant), mailing, step, toString(kind), toString(dimension), toString(actor), links, new, "
+            f"measured, batch FROM draws WHERE {_MAILINGS} ORDER BY tenant, mailing, step",
+            {"mailings": list(which)},
+        ):
+            drawn = found.setdefault((tenant, mailing), Drawn(tuple(links)))
+            figure = _BY_NAME[kind, dimension, actor]
+            if not drawn.steps or drawn.steps[-1] != step:
+                drawn.steps.append(step)
+            drawn.batches[step] = batch
+            drawn.new.setdefault(figure, []).append(new)
+            drawn.measured.setdefault(figure, []).append(measured)
+        return found
+
+    def _distinct(self, which: Sequence[Mailing]) -> dict[Mailing, dict[tuple[str, ...], list[tuple[int, int]]]]:
+        """Of each cell (kind, dimension, value, actor): step and distinct recipients in all steps up to it, where they
+        grow.
+
+        From the sets, and from the integers that they became; where a mailing is being closed, the larger.
+        """
+        found: dict[Mailing, dict[tuple[str, ...], list[tuple[int, int]]]] = {}
+        cell = (
+            "toString(tenant), toString(mailing), toString(kind), toString(dimension), toString(value), toString(actor)"
+        )
+        for table, counted in (
+            (
+                "cells_unique",
+                "uniqExactMerge(recipients) OVER "
+                "(PARTITION BY tenant, mailing, kind, dimension, value, actor ORDER BY step)",
+            ),
+            ("cells_closed", "recipients"),  # after the sets: what is gone from them is here
+        ):
+            for row in self._store.rows(
+                f"reading {table}",
+                f"SELECT {cell}, step, {counted} FROM {table} WHERE {_MAILINGS}",
+                {"mailings": list(which)},
+            ):
+                found.setdefault((row[0], row[1]), {}).setdefault(tuple(row[2:6]), []).append((row[6], row[7]))
+        return found
+
+    # --- showing ---
+
+    def _unshown(self) -> list[int]:
+        return [
+            batch
+            for (batch,) in self._store.rows(
+                "reading which batches are not published",
+                "SELECT DISTINCT batch FROM draws WHERE batch NOT IN (SELECT batch FROM published) ORDER BY batch",
+            )
+        ]
+
+    def _show(self, batches: Iterable[int]) -> int:
+        """Rule 2: batches, in their order. How many mailings have something new to read."""
+        told = 0
+        for batch in batches:
+            mailings = [
+                (tenant, mailing)
+                for tenant, mailing in self._store.rows(
+                    "reading a batch",
+                    "SELECT DISTINCT toString(tenant), mailing FROM draws WHERE batch = {batch:UInt64} ORDER BY ALL",
+                    {"batch": batch},
+                )
+            ]
+            drawn, declared = self._drawn(mailings), self._declared(mailings)
+            deadline = self._deadline()
+            rows = [
+                (*mailing, *row, batch, deadline)
+                for mailing in mailings
+                for row in _read(drawn[mailing], declared[mailing].recipients, batch)
+            ]
+            if rows:
+                self._store.insert("publishing", "published", arrow(rows, _PUBLISHED), f"published:{batch}")
+                log.info("published", batch=batch, mailings=len(mailings), figures=len(rows))
+            told += len(mailings)
+        return told
+
+    def _tidy(self) -> None:
+        """Rule 4: what is exact goes when its mailing is done. The newest batch stays known by what it published."""
+        done = f"(tenant, mailing) IN (SELECT tenant, mailing FROM published WHERE step = {LAST})"
+        ((there,),) = self._store.rows("looking for finished draws", f"SELECT count() FROM draws WHERE {done}")
+        if there:
+            self._store.remove("draws", done, {})
+
+    def _now_ms(self) -> int:
+        """By the store's clock: this machine's may be wrong."""
+        ((now_ms,),) = self._store.rows("reading the clock", "SELECT toUnixTimestamp64Milli(now64(3))")
+        return int(now_ms)
+
+    def _deadline(self) -> int:
+        return self._now_ms() + int(self._settings.insert_deadline_seconds * 1000)
+
+
+def _measure(
+    drawn: Drawn, step: int, cells: Mapping[tuple[str, ...], Sequence[tuple[int, int]]]
+) -> list[tuple[tuple[str, str, str], list[int], list[float], float]]:
+    """Rule 3, for one step: of each figure that is due its name, what is new, what was measured, what it spent.
+
+    Adds all of it to `drawn`. Raises CountsFell.
+    """
+    found = []
+    for figure in FIGURES:
+        if step not in figure.steps:
+            continue
+        before = drawn.new.get(figure, [])
+        counted = np.array(
+            [
+                max(
+                    (
+                        of
+                        for at, of in cells.get((figure.kind, figure.dimension, value, str(figure.actor)), ())
+                        if at <= step
+                    ),
+                    default=0,
+                )
+                for value in figure.values(drawn.links)
+            ],
+            np.int64,
+        )
+        fresh = counted - np.array(before, np.int64).reshape(len(before), len(counted)).sum(axis=0)
+        if (fresh < 0).any():
+            raise CountsFell("a cell has fewer recipients than were measured before")
+        new: Floats = np.array([*before, fresh], float)
+        measured = draw(figure, new)
+        found.append(
+            (
+                (figure.kind, figure.dimension, str(figure.actor)),
+                fresh.tolist(),
+                measured,
+                figure.share * RHO if not before else 0.0,
+            )
+        )
+        drawn.new.setdefault(figure, []).append(fresh.tolist())
+        drawn.measured.setdefault(figure, []).append(measured)
+    drawn.steps.append(step)
+    return found
+
+
+def _read(drawn: Drawn, sent: int, batch: int) -> list[tuple[Any, ...]]:
+    """What a batch publishes of a mailing: from what was measured up to its steps, and what was declared."""
+    measurements = {figure: np.array(of) for figure, of in drawn.measured.items()}
+    rows: list[tuple[Any, ...]] = []
+    for (figure, value), cell in shown(measurements, sent, drawn.links).items():
+        values = figure.values(drawn.links)
+        column, sigma = values.index(value), figure.sigma(len(values))
+        for number, one in enumerate(cell):
+            if drawn.batches[one.step] == batch:
+                what = (one.step, HOURS[one.step], figure.kind, figure.dimension, value, str(figure.actor))
+                said = (one.recipients, one.margin, one.too_few, sent)
+                rows.append((*what, *said, float(measurements[figure][number, column]), sigma, figure.share * RHO))
+    return rows

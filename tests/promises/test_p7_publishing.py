@@ -1,0 +1,291 @@
+"""P7: what analysts read comes from one draw a figure and step, under one budget, whatever crashes or runs twice.
+
+One embedded stack with a worker; publishers in this process and as processes of their own. Time passes for a mailing by
+declaring that it was sent earlier.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from aggregates.figures import FIGURES, RHO
+from aggregates.steps import HOUR_MS, HOURS
+from deploy.embedded.stack import Stack
+from streams.errors import StoreRefused
+from streams.publish.publisher import CountsFell, Publisher
+from streams.stores import Role, Store, StoreClient
+from tests.lock import Lock, Message, event, mailing, now_ms
+
+pytestmark = pytest.mark.stack
+LINKS = {"hero": "https://x.example/hero", "inxmail.de": "https://inxmail.de"}
+SIGMAS = 6.0
+
+
+@pytest.fixture(scope="module")
+def lock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lock]:
+    with (
+        Stack(tmp_path_factory.mktemp("publishing"), "tansu", die_with_parent=True) as stack,
+        Lock(stack, partitions=2) as running,
+    ):
+        running.worker()
+        yield running
+
+
+@pytest.fixture
+def publisher(lock: Lock) -> Iterator[Publisher]:
+    with closing(Publisher.open(lock.settings)) as opened:
+        yield opened
+
+
+def acts(name: str, sent_ms: int, people: int = 60, first: int = 0, minutes: int = 10) -> list[Message]:
+    """Each opens some minutes after sending; every second clicks `hero`, every third comes from a machine as well."""
+    at, found = sent_ms + minutes * 60_000, []
+    for number in range(first, first + people):
+        who = f"p{number}@example.com"
+        found.append(event("acme", who, mailing=name, occurred_at=at, event_id=f"{name}-{number}-o"))
+        if number % 2 == 0:
+            clicked = {"kind": "click", "link": "hero", "event_id": f"{name}-{number}-c"}
+            found.append(event("acme", who, mailing=name, occurred_at=at, **clicked))
+        if number % 3 == 0:
+            machine = {"actor": "machine", "event_id": f"{name}-{number}-m"}
+            found.append(event("acme", who, mailing=name, occurred_at=at, **machine))
+    return found
+
+
+def sent(lock: Lock, name: str, hours: float, people: int = 60, **more: int) -> int:
+    """Declare that a mailing was sent so long ago, let people act, and wait until all is counted."""
+    at = now_ms() - int(hours * HOUR_MS)
+    lock.send([mailing("acme", name, LINKS, at)])
+    declared(lock, name, at)
+    lock.send(acts(name, at, people, **more))
+    everything = more.get("first", 0) + people
+    want = {("open", None, "human"): everything, ("click", "hero", "human"): (everything + 1) // 2}
+    lock.until(
+        lambda: (
+            {line[2:]: of[1] for line, of in lock.totals().items() if line[:2] == ("acme", name)}.items()
+            >= want.items()
+        ),
+        what="events to be counted",
+    )
+    return at
+
+
+def declared(lock: Lock, name: str, sent_ms: int) -> None:
+    sql = f"SELECT toUnixTimestamp64Milli(argMax(sent_at, position)) FROM mailings WHERE mailing = '{name}'"
+    lock.until(lambda: lock.rows(Store.ANALYTICS, sql)[0][0] == sent_ms, what="the declaration")
+
+
+def until_published(lock: Lock, publisher: Publisher, name: str, step: int) -> None:
+    """A step is due when what lay in Kafka is counted, which a worker commits in its own time."""
+
+    def there() -> bool:
+        publisher.run_once()
+        return bool(of(lock, name, step))
+
+    lock.until(there, what="the step to be published")
+
+
+def of(lock: Lock, name: str, step: int | None = None) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """What an analyst reads of a mailing."""
+    which = "" if step is None else f" AND step = {step}"
+    rows = lock.rows(
+        Store.ANALYTICS,
+        "SELECT step, toString(kind), toString(dimension), toString(value), toString(actor), recipients, margin, "
+        f"too_few, sent, measured FROM published WHERE mailing = '{name}'{which}",
+        Role.ANALYST,
+    )
+    assert len({tuple(row[:5]) for row in rows}) == len(rows), "a figure stands there twice"
+    return {tuple(row[:5]): tuple(row[5:]) for row in rows}
+
+
+def draws(lock: Lock, name: str) -> dict[tuple[Any, ...], tuple[list[int], list[float]]]:
+    rows = lock.rows(
+        Store.ANALYTICS,
+        "SELECT step, toString(kind), toString(dimension), toString(actor), new, measured FROM draws "
+        f"WHERE mailing = '{name}'",
+        Role.PUBLISHER,
+    )
+    assert len({tuple(row[:4]) for row in rows}) == len(rows), "a figure was drawn twice"
+    return {tuple(row[:4]): (row[4], row[5]) for row in rows}
+
+
+def test_what_is_due_is_published_once_and_only_of_what_was_declared(lock: Lock, publisher: Publisher) -> None:
+    lock.send([event("acme", "p1@example.com", mailing="undeclared")])
+    sent(lock, "first", 3.5)
+    until_published(lock, publisher, "first", 2)
+    figures = of(lock, "first")
+    assert {key[0] for key in figures} == {0, 1, 2}
+    assert {HOURS[key[0]] for key in figures if key[2] == "link"} == {1, 3}
+    assert {key[3] for key in figures if key[2] == "link"} == {"hero", "inxmail.de", "other"}
+    exact = {("open", "human"): 60, ("click", "human"): 30, ("open", "machine"): 20, ("click", "machine"): 0}
+    for (_, kind, dimension, _, actor), (recipients, margin, too_few, to, _) in figures.items():
+        assert too_few == (recipients <= margin)
+        assert to == 1000
+        if dimension == "all":
+            assert abs(recipients - exact[kind, actor]) <= SIGMAS * margin
+    drawn = draws(lock, "first")
+    assert drawn[0, "open", "all", "human"][0] == [60]
+    assert drawn[1, "open", "all", "human"][0] == [0]
+    assert publisher.run_once() == 0
+    assert (of(lock, "first"), draws(lock, "first")) == (figures, drawn)
+    assert not of(lock, "undeclared")
+    text = lock.run("publish", "--once").stdout
+    assert text == "mailings with new figures: 0\n"
+
+
+def test_what_arrives_later_is_new_in_the_next_step(lock: Lock, publisher: Publisher) -> None:
+    """Also when it occurred before: what was published stays as it is."""
+    at = sent(lock, "later", 1.5)
+    until_published(lock, publisher, "later", 0)
+    before = of(lock, "later")
+    lock.send(acts("later", at, 10, first=60))
+    lock.until(lambda: lock.totals()["acme", "later", "open", None, "human"][1] == 70, what="late events")
+    lock.send([mailing("acme", "later", LINKS, at - HOUR_MS)])
+    declared(lock, "later", at - HOUR_MS)
+    until_published(lock, publisher, "later", 1)
+    drawn = draws(lock, "later")
+    assert [drawn[step, "open", "all", "human"][0] for step in (0, 1)] == [[60], [10]]
+    assert before.items() <= of(lock, "later").items()
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from streams import settings
+from streams.publish.publisher import Publisher
+
+publisher = Publisher.open(settings.load(Path(sys.argv[1])))
+insert = publisher._store.insert
+
+def then_die(doing, table, data, token):
+    if sys.argv[2] == "after":
+        insert(doing, table, data, token)
+    if table == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[2] != "after":
+        insert(doing, table, data, token)
+
+publisher._store.insert = then_die
+while True:
+    publisher.run_once()
+"""
+
+
+@pytest.mark.parametrize(
+    "where", [("before", "draws"), ("after", "draws"), ("before", "published"), ("after", "published")]
+)
+def test_a_publisher_that_is_killed_draws_nothing_twice(
+    lock: Lock, publisher: Publisher, where: tuple[str, str]
+) -> None:
+    name = "killed-{}-{}".format(*where)
+    sent(lock, name, 2.5)
+    given = [sys.executable, "-c", _KILLED, str(lock.stack.settings_file), *where]
+    ended = subprocess.run(given, env=lock.environment, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    drawn, figures = draws(lock, name), of(lock, name)
+    assert bool(drawn) == (where != ("before", "draws"))
+    assert bool(figures) == (where == ("after", "published"))
+    until_published(lock, publisher, name, 1)
+    assert drawn.items() <= draws(lock, name).items()
+    assert figures.items() <= of(lock, name).items()
+    kept = {key: measured for key, (_, measured) in draws(lock, name).items()}
+    for (step, kind, dimension, value, actor), said in of(lock, name).items():
+        assert said[-1] in kept[step, kind, dimension, actor], f"{value} is not what was drawn"
+
+
+def test_of_publishers_with_one_number_the_second_has_drawn_nothing(
+    lock: Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have drawn before either inserts; what both publish is what the first one drew."""
+    with closing(Publisher.open(lock.settings)) as warm:
+        sent(lock, "warm", 1.5)
+        until_published(lock, warm, "warm", 0)
+    meet, insert = threading.Barrier(2), StoreClient.insert
+    batches: list[Any] = []
+
+    def together(self: StoreClient, doing: str, table: str, data: Any, token: str | None) -> None:
+        if table == "draws":
+            batches.append((token, data.column("measured").to_pylist()))
+            meet.wait(30)
+        insert(self, doing, table, data, token)
+
+    sent(lock, "twice", 2.5)
+    publishers = [Publisher.open(lock.settings) for _ in range(2)]
+    for one in publishers:
+        lock.until(lambda one=one: one._look() or one._due(), what="it to be due")
+    monkeypatch.setattr(StoreClient, "insert", together)
+    threads = [threading.Thread(target=one.run_once) for one in publishers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    monkeypatch.undo()
+    for one in publishers:
+        one.close()
+    (token, first), (also, second) = batches
+    assert (token, first) != (also, second)
+    assert token == also
+    kept = [measured for _, measured in draws(lock, "twice").values()]
+    assert sorted(kept) in (sorted(first), sorted(second))
+    assert {said[-1] for said in of(lock, "twice").values()} == {one for measured in kept for one in measured}
+
+
+def test_after_the_last_step_nothing_is_drawn_and_nothing_exact_is_left(lock: Lock, publisher: Publisher) -> None:
+    at = sent(lock, "done", 721)
+    until_published(lock, publisher, "done", 39)
+    figures = of(lock, "done")
+    assert {key[0] for key in figures} == set(range(40))
+    shown = [figures[step, "open", "all", "", "human"][0] for step in range(40)]
+    assert shown == sorted(shown)
+    assert max(shown) <= 1000
+    assert not draws(lock, "done")
+    spent = lock.rows(
+        Store.ANALYTICS,
+        "SELECT kind, dimension, actor, max(rho), uniqExact(rho) FROM published WHERE mailing = 'done' GROUP BY ALL",
+        Role.ANALYST,
+    )
+    assert len(spent) == len(FIGURES)
+    assert sum(row[3] for row in spent) == pytest.approx(RHO)
+    assert {row[4] for row in spent} == {1}
+    lock.send(acts("done", at, 5, first=60))
+    lock.until(lambda: lock.totals()["acme", "done", "open", None, "human"][1] == 65, what="late events")
+    assert publisher.run_once() == 0
+    assert (of(lock, "done"), draws(lock, "done")) == (figures, {})
+
+
+def test_a_mailing_whose_counts_fell_is_stopped_and_no_other(lock: Lock, publisher: Publisher) -> None:
+    """Sets that somebody took away by hand. Not being able to count exactly means stopping, loudly."""
+    ats: Mapping[str, int] = {name: sent(lock, name, 1.5) for name in ("fell", "stands")}
+    for name in ats:
+        until_published(lock, publisher, name, 0)
+    gone = "ALTER TABLE cells_unique DELETE WHERE mailing = 'fell'"
+    with lock.desk() as desk:
+        desk.analytics.do("taking away", gone, mutations_sync=2)
+    for name, at in ats.items():
+        lock.send([mailing("acme", name, LINKS, at - HOUR_MS)])
+        declared(lock, name, at - HOUR_MS)
+
+    def stopped() -> bool:
+        try:
+            publisher.run_once()
+        except CountsFell as error:
+            return str(error).startswith("1 mailings have")
+        return False
+
+    lock.until(stopped, what="it to be stopped")
+    assert not of(lock, "fell", 1)
+    assert of(lock, "stands", 1)
+
+
+def test_an_analyst_reads_published_figures_and_nothing_exact(lock: Lock) -> None:
+    for table in ("draws", "cells_unique", "cells_hourly", "cells_closed", "engagement", "outcomes"):
+        with pytest.raises(StoreRefused, match="ACCESS_DENIED"):
+            lock.rows(Store.ANALYTICS, f"SELECT count() FROM {table}", Role.ANALYST)
