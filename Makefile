@@ -71,8 +71,11 @@ bench-setup: .venv-bench/.ready   ## make .venv-bench: Schleuse and what it is c
 bench-compare: bench-setup   ## the same work by Schleuse, Faust, Quix, Bytewax, bare loops, Kafka Streams: into docs/speed.md
 	.venv-bench/bin/python -m benchmarks.compare $(COMPARE)
 
+bench-accuracy: bench-setup  ## how far published figures are from the exact ones: into docs/publishing.md
+	.venv-bench/bin/python -m benchmarks.accuracy
+
 bench-lock: setup   ## write benchmarks/requirements.txt anew
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra embedded -c requirements.lock pyproject.toml benchmarks/requirements.in -o benchmarks/requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra embedded --extra publish -c requirements.lock pyproject.toml benchmarks/requirements.in -o benchmarks/requirements.txt
 
 check: setup     ## ruff, mypy strict, import rules
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

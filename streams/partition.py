@@ -40,7 +40,7 @@ T = TypeVar("T")
 log = structlog.get_logger("schleuse.partition")
 
 MOST_CHANGES = 20_000  # a run of changes is one claim: a DELETE costs the same for one and for many
-CHANGES_SECONDS = 0.3  # how long changes are gathered
+CHANGES_SECONDS = 0.1  # how long changes are gathered
 LOOK_SECONDS = 20.0  # a deadline that was given longer ago is given anew
 AHEAD_SECONDS = 60.0  # how long a state may be ahead of the chain: a worker that is at work writes the next claim soon
 MOST_SINCE = 50_000  # claims since one that may be carried out again: half of what the stores remember
