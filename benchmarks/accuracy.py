@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from aggregates.continual import Floats
+from aggregates.continual import Floats, measured
 from aggregates.figures import FIGURES, RHO, Figure
 from aggregates.rules import Actor
 from aggregates.shown import shown
@@ -56,6 +56,11 @@ def history(figure: Figure, sent: int, audience: Audience, rng: np.random.Genera
     return np.array(drawn, float).T
 
 
+def whole(figure: Figure, new: Floats) -> Floats:
+    """All that is measured of a figure, without noise: step by cell."""
+    return np.array([measured(len(figure.steps), new[: step + 1]) for step in range(len(new))])
+
+
 def errors(sent: int, mailings: int, seed: int) -> Iterator[tuple[str, Figure, Floats, Any]]:
     """For each audience and figure: |shown - exact| in recipients, and whether the margin holds the truth; both mailing
     by step by cell."""
@@ -66,7 +71,7 @@ def errors(sent: int, mailings: int, seed: int) -> Iterator[tuple[str, Figure, F
         for _ in range(mailings):
             exact = {figure: history(figure, sent, does, rng) for figure in FIGURES}
             noisy = {
-                figure: np.array([draw(figure, new[: step + 1]) for step in range(len(new))])
+                figure: np.array(draw(figure, new.shape[1], whole(figure, new).ravel().tolist())).reshape(new.shape)
                 for figure, new in exact.items()
             }
             read = shown(noisy, sent, LINKS)

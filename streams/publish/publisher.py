@@ -17,15 +17,16 @@ publishes what had arrived, and not its middle. What arrives later is new in the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import structlog
 
-from aggregates.continual import Floats
+from aggregates.continual import measured
 from aggregates.figures import FIGURES, RHO, Figure
 from aggregates.shown import shown
 from aggregates.steps import HOUR_MS, HOURS
@@ -42,7 +43,6 @@ log = structlog.get_logger("schleuse.publish")
 
 LAST: Final = len(HOURS) - 1
 AT_ONCE: Final = 500  # mailings in one batch
-_BY_NAME: Final = {(one.kind, one.dimension, str(one.actor)): one for one in FIGURES}
 _TIME: Final = pa.timestamp("ms", "UTC")
 _DRAWS: Final = pa.schema(
     {
@@ -87,6 +87,10 @@ Mailing = tuple[str, str]
 """Tenant and mailing."""
 
 
+Cells = dict[tuple[str, ...], list[tuple[int, int]]]
+"""Kind, dimension, actor, value -> step and distinct recipients in all steps up to it, where there were any."""
+
+
 class CountsFell(SchleuseError):
     """A cell has fewer distinct recipients than were measured before: nothing can be published that would be right."""
 
@@ -97,6 +101,16 @@ class Declared(NamedTuple):
     sent_ms: int
     recipients: int
     links: tuple[str, ...]
+
+
+class Measured(NamedTuple):
+    """A figure at a step, without noise: nothing of it may be shown."""
+
+    figure: Figure
+    step: int
+    new: list[int]
+    exact: list[float]
+    rho: float
 
 
 @dataclass(slots=True)
@@ -210,66 +224,63 @@ class Publisher:
         due = {mailing: of for mailing, of in self._due().items() if mailing not in fell}
         some = dict(list(due.items())[:AT_ONCE])
         before, distinct = self._drawn(list(some)), self._distinct(list(some))
-        rows: list[tuple[Any, ...]] = []
+        found: list[tuple[Mailing, Drawn, Measured]] = []
         for mailing, (declared, steps) in some.items():
             drawn = before.get(mailing) or Drawn(declared.links)
             if len(drawn.steps) != steps[0]:
                 raise StoreLate("another publisher is at work on the same mailings")
             try:
-                rows += [
-                    (batch, *mailing, step, *what, list(drawn.links), new, measured, rho, deadline)
-                    for step in steps
-                    for what, new, measured, rho in _measure(drawn, step, distinct.get(mailing, {}))
-                ]
+                new = [(mailing, drawn, one) for step in steps for one in _measure(drawn, step, distinct[mailing])]
             except CountsFell:
                 fell.add(mailing)
-        if not rows:
+            else:
+                found += new
+        if not found:
             return self._draw(fell) if some else None
+        rows = [
+            (batch, *mailing, one.step, *_name(one.figure), list(drawn.links), one.new, noisy, one.rho, deadline)
+            for (mailing, drawn, one), noisy in zip(found, _with_noise(found), strict=True)
+        ]
         self._store.insert("writing draws", "draws", arrow(rows, _DRAWS), f"draws:{batch}")
         return batch
 
     def _drawn(self, which: Sequence[Mailing]) -> dict[Mailing, Drawn]:
         """Everything that was drawn of these mailings."""
         found: dict[Mailing, Drawn] = {}
-        for tenant, mailing, step, kind, dimension, actor, links, new, measured, batch in self._store.rows(
+        by_name = {_name(figure): figure for figure in FIGURES}
+        for tenant, mailing, step, kind, dimension, actor, links, new, noisy, batch in self._store.rows(
             "reading draws",
             "SELECT toString(tenant), mailing, step, toString(kind), toString(dimension), toString(actor), links, new, "
             f"measured, batch FROM draws WHERE {_MAILINGS} ORDER BY tenant, mailing, step",
             {"mailings": list(which)},
         ):
             drawn = found.setdefault((tenant, mailing), Drawn(tuple(links)))
-            figure = _BY_NAME[kind, dimension, actor]
+            figure = by_name[kind, dimension, actor]
             if not drawn.steps or drawn.steps[-1] != step:
                 drawn.steps.append(step)
             drawn.batches[step] = batch
             drawn.new.setdefault(figure, []).append(new)
-            drawn.measured.setdefault(figure, []).append(measured)
+            drawn.measured.setdefault(figure, []).append(noisy)
         return found
 
-    def _distinct(self, which: Sequence[Mailing]) -> dict[Mailing, dict[tuple[str, ...], list[tuple[int, int]]]]:
-        """Of each cell (kind, dimension, value, actor): step and distinct recipients in all steps up to it, where they
-        grow.
+    def _distinct(self, which: Sequence[Mailing]) -> dict[Mailing, Cells]:
+        """The cells of these mailings: from the sets, and from the integers that they became.
 
-        From the sets, and from the integers that they became; where a mailing is being closed, the larger.
+        Where a mailing is being closed both are there, and the larger holds.
         """
-        found: dict[Mailing, dict[tuple[str, ...], list[tuple[int, int]]]] = {}
-        cell = (
-            "toString(tenant), toString(mailing), toString(kind), toString(dimension), toString(value), toString(actor)"
-        )
+        found: dict[Mailing, Cells] = {mailing: {} for mailing in which}
+        cell = ", ".join(f"toString({name})" for name in ("tenant", "mailing", "kind", "dimension", "actor", "value"))
+        upto = "OVER (PARTITION BY tenant, mailing, kind, dimension, actor, value ORDER BY step)"
         for table, counted in (
-            (
-                "cells_unique",
-                "uniqExactMerge(recipients) OVER "
-                "(PARTITION BY tenant, mailing, kind, dimension, value, actor ORDER BY step)",
-            ),
+            ("cells_unique", f"uniqExactMerge(recipients) {upto}"),
             ("cells_closed", "recipients"),  # after the sets: what is gone from them is here
         ):
-            for row in self._store.rows(
+            for tenant, mailing, *of, step, recipients in self._store.rows(
                 f"reading {table}",
                 f"SELECT {cell}, step, {counted} FROM {table} WHERE {_MAILINGS}",
                 {"mailings": list(which)},
             ):
-                found.setdefault((row[0], row[1]), {}).setdefault(tuple(row[2:6]), []).append((row[6], row[7]))
+                found[tenant, mailing].setdefault(tuple(of), []).append((step, recipients))
         return found
 
     # --- showing ---
@@ -324,49 +335,38 @@ class Publisher:
         return self._now_ms() + int(self._settings.insert_deadline_seconds * 1000)
 
 
-def _measure(
-    drawn: Drawn, step: int, cells: Mapping[tuple[str, ...], Sequence[tuple[int, int]]]
-) -> list[tuple[tuple[str, str, str], list[int], list[float], float]]:
-    """Rule 3, for one step: of each figure that is due its name, what is new, what was measured, what it spent.
-
-    Adds all of it to `drawn`. Raises CountsFell.
-    """
-    found = []
+def _measure(drawn: Drawn, step: int, cells: Cells) -> Iterator[Measured]:
+    """Rule 3, for one step: each figure that is due, without noise. Adds what is new to `drawn`. Raises CountsFell."""
     for figure in FIGURES:
         if step not in figure.steps:
             continue
-        before = drawn.new.get(figure, [])
-        counted = np.array(
-            [
-                max(
-                    (
-                        of
-                        for at, of in cells.get((figure.kind, figure.dimension, value, str(figure.actor)), ())
-                        if at <= step
-                    ),
-                    default=0,
-                )
-                for value in figure.values(drawn.links)
-            ],
-            np.int64,
-        )
-        fresh = counted - np.array(before, np.int64).reshape(len(before), len(counted)).sum(axis=0)
-        if (fresh < 0).any():
+        before = drawn.new.setdefault(figure, [])
+        counted = [
+            max((of for at, of in cells.get((*_name(figure), value), ()) if at <= step), default=0)
+            for value in figure.values(drawn.links)
+        ]
+        new = [now - sum(earlier) for now, *earlier in zip(counted, *before, strict=True)]
+        if min(new) < 0:
             raise CountsFell("a cell has fewer recipients than were measured before")
-        new: Floats = np.array([*before, fresh], float)
-        measured = draw(figure, new)
-        found.append(
-            (
-                (figure.kind, figure.dimension, str(figure.actor)),
-                fresh.tolist(),
-                measured,
-                figure.share * RHO if not before else 0.0,
-            )
-        )
-        drawn.new.setdefault(figure, []).append(fresh.tolist())
-        drawn.measured.setdefault(figure, []).append(measured)
+        first = not before
+        before.append(new)
+        exact = measured(len(figure.steps), np.array(before, float))
+        yield Measured(figure, step, new, exact.tolist(), figure.share * RHO if first else 0.0)
     drawn.steps.append(step)
-    return found
+
+
+def _with_noise(found: Sequence[tuple[Mailing, Drawn, Measured]]) -> Iterator[list[float]]:
+    """The measurements with noise, in their order; one draw for all figures of one size."""
+    alike: dict[tuple[Figure, int], list[float]] = {}
+    for _, _, one in found:
+        alike.setdefault((one.figure, len(one.exact)), []).extend(one.exact)
+    noisy = {which: iter(draw(*which, exact)) for which, exact in alike.items()}
+    for _, _, one in found:
+        yield list(islice(noisy[one.figure, len(one.exact)], len(one.exact)))
+
+
+def _name(figure: Figure) -> tuple[str, str, str]:
+    return figure.kind, figure.dimension, str(figure.actor)
 
 
 def _read(drawn: Drawn, sent: int, batch: int) -> list[tuple[Any, ...]]:

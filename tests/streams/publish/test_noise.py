@@ -20,8 +20,9 @@ def test_the_noise_has_the_size_that_was_paid_for() -> None:
     for figure in FIGURES[:3]:
         cells = len(figure.values(["a", "b", "c"]))
         new = np.full((3, cells), 100.0)
-        drawn = np.array([noise.draw(figure, new) for _ in range(DRAWS // cells)])
-        off = (drawn - measured(len(figure.steps), new)).ravel()
+        exact = measured(len(figure.steps), new)
+        drawn = np.array([noise.draw(figure, cells, exact.tolist()) for _ in range(DRAWS // cells)])
+        off = (drawn - exact).ravel()
         sigma = figure.sigma(cells)
         assert abs(off.mean()) < 4 * sigma / math.sqrt(len(off))
         assert abs(off.std() / sigma - 1) < 4 / math.sqrt(2 * len(off))
@@ -36,4 +37,4 @@ def test_what_would_cost_more_than_its_share_is_not_drawn(monkeypatch: pytest.Mo
         type(figure), "sigma", lambda self, cells, rho: 0.99 * self.sensitivity(cells) / math.sqrt(2 * self.share * rho)
     )
     with pytest.raises(noise.OverBudget, match="more than its share"):
-        noise.draw(figure, np.zeros((1, 1)))
+        noise.draw(figure, 1, [0.0])
