@@ -154,8 +154,8 @@ class Publisher:
         self._tidy()
         self._look()
         fell: set[Mailing] = set()
-        while (batch := self._draw(fell)) is not None:
-            told += self._show([batch])
+        while self._draw(fell):
+            told += self._show(self._unshown())  # in order, another's too: what is tidied away was shown before
         self._tidy()
         if fell:
             raise CountsFell(
@@ -210,8 +210,8 @@ class Publisher:
 
     # --- drawing ---
 
-    def _draw(self, fell: set[Mailing]) -> int | None:
-        """Rule 1. The batch, whoever has drawn it; None: there is nothing to draw.
+    def _draw(self, fell: set[Mailing]) -> bool:
+        """Rule 1. Whether there was something to draw, whoever has drawn it.
 
         The number comes first: whatever another publisher draws from here on has this number or a later one, so that
         what is read below is out of date only where this insert does nothing. Adds to `fell` whose counts fell.
@@ -236,13 +236,13 @@ class Publisher:
             else:
                 found += new
         if not found:
-            return self._draw(fell) if some else None
+            return self._draw(fell) if some else False
         rows = [
             (batch, *mailing, one.step, *_name(one.figure), list(drawn.links), one.new, noisy, one.rho, deadline)
             for (mailing, drawn, one), noisy in zip(found, _with_noise(found), strict=True)
         ]
         self._store.insert("writing draws", "draws", arrow(rows, _DRAWS), f"draws:{batch}")
-        return batch
+        return True
 
     def _drawn(self, which: Sequence[Mailing]) -> dict[Mailing, Drawn]:
         """Everything that was drawn of these mailings."""
@@ -311,6 +311,7 @@ class Publisher:
             rows = [
                 (*mailing, *row, batch, deadline)
                 for mailing in mailings
+                if mailing in drawn  # else another has shown it, and tidied it away
                 for row in _read(drawn[mailing], declared[mailing].recipients, batch)
             ]
             if rows:
