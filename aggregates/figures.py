@@ -67,10 +67,10 @@ class Figure:
 FIGURES: Final = (
     Figure("open", "all", Actor.HUMAN, 0.370, EVERY),
     Figure("click", "all", Actor.HUMAN, 0.370, EVERY),
-    Figure("click", "link", Actor.HUMAN, 0.170, SLOW),
-    Figure("open", "device", Actor.HUMAN, 0.040, SLOW),
-    Figure("open", "all", Actor.MACHINE, 0.020, SLOW),
-    Figure("click", "all", Actor.MACHINE, 0.020, SLOW),
+    Figure("click", "link", Actor.HUMAN, 0.190, SLOW),
+    Figure("open", "device", Actor.HUMAN, 0.030, SLOW),
+    Figure("open", "all", Actor.MACHINE, 0.015, SLOW),
+    Figure("click", "all", Actor.MACHINE, 0.015, SLOW),
     Figure("click", "link", Actor.MACHINE, 0.010, SLOW),
 )
 """In the order in which they are published. A machine has no device worth telling."""
