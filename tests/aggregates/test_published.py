@@ -120,7 +120,7 @@ def test_what_is_shown_is_consistent(opens: list[int], clicks: list[int], sent: 
 
 def test_the_margin_holds_the_truth_in_95_of_100_cases() -> None:
     """At every step, for whoever opens steadily, at once, or never: the last is the hardest, as figures only rise."""
-    mailings, opened = 600, FIGURES[0]
+    mailings, opened = 300, FIGURES[0]
     rng = np.random.default_rng(7)
     for new in (np.full((40, 1), 20.0), np.eye(40)[:, :1] * 500, np.zeros((40, 1))):
         held = np.zeros(40)
