@@ -53,14 +53,14 @@ def factor(steps: int) -> Factor:
 
 
 def measured(steps: int, new: Floats) -> Floats:
-    """What is measured, without noise, at the newest step: one number a cell.
+    """What is measured, without noise, at each step so far: same shape as `new`, a row of nothing that came after it.
 
     `new`: recipients that are new in each step so far, step by cell. Raises ValueError for more steps than there are.
     """
-    if not 1 <= len(new) <= steps:
-        raise ValueError(f"{len(new)} steps of {steps}")
-    weights: Floats = factor(steps).measure[len(new) - 1, : len(new)]
-    return weights @ new
+    so_far = len(new)
+    if not 1 <= so_far <= steps:
+        raise ValueError(f"{so_far} steps of {steps}")
+    return factor(steps).measure[:so_far, :so_far] @ new
 
 
 def totals(steps: int, measurements: Floats) -> Floats:

@@ -56,11 +56,6 @@ def history(figure: Figure, sent: int, audience: Audience, rng: np.random.Genera
     return np.array(drawn, float).T
 
 
-def whole(figure: Figure, new: Floats) -> Floats:
-    """All that is measured of a figure, without noise: step by cell."""
-    return np.array([measured(len(figure.steps), new[: step + 1]) for step in range(len(new))])
-
-
 def errors(sent: int, mailings: int, seed: int) -> Iterator[tuple[str, Figure, Floats, Any]]:
     """For each audience and figure: |shown - exact| in recipients, and whether the margin holds the truth; both mailing
     by step by cell."""
@@ -71,7 +66,9 @@ def errors(sent: int, mailings: int, seed: int) -> Iterator[tuple[str, Figure, F
         for _ in range(mailings):
             exact = {figure: history(figure, sent, does, rng) for figure in FIGURES}
             noisy = {
-                figure: np.array(draw(figure, new.shape[1], whole(figure, new).ravel().tolist())).reshape(new.shape)
+                figure: np.array(draw(figure, new.shape[1], measured(len(new), new).ravel().tolist())).reshape(
+                    new.shape
+                )
                 for figure, new in exact.items()
             }
             read = shown(noisy, sent, LINKS)

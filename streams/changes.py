@@ -32,7 +32,7 @@ from streams.errors import StoreUnavailable
 from streams.ledger import seal_proof, seal_recipient
 from streams.messages import encode_receipt
 from streams.plan import ALL_OF_IT, ChangesPlan, Erased
-from streams.stores import arrow
+from streams.stores import TIME, arrow
 
 if TYPE_CHECKING:
     from streams.chain import Claim
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from streams.stores import StoreClient
 
 IDS_AT_ONCE = 1_000  # in one parameter: a ClickHouse server takes up to 128 KiB
-TIME = pa.timestamp("ms", "UTC")
 
 CONSENTS = pa.schema(
     [

@@ -20,7 +20,7 @@ from streams.messages import Change, Erasure, encode_change, parse_mailing, pars
 from streams.partitioner import message_key, partition_of
 from streams.patience import patiently
 from streams.rejections import Stage
-from streams.stores import arrow
+from streams.stores import TIME, arrow
 from streams.topics import CHANGES, MAILINGS, PREFERENCES, REQUESTS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ ROWS = pa.schema(
         ("tenant", pa.string()),
         ("mailing", pa.string()),
         ("name", pa.string()),
-        ("sent_at", pa.timestamp("ms", "UTC")),
+        ("sent_at", TIME),
         ("recipients", pa.uint64()),
         ("links", pa.map_(pa.string(), pa.string())),
         ("position", pa.uint64()),

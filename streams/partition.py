@@ -28,6 +28,7 @@ from streams.patience import patiently
 from streams.rejections import Stage
 from streams.seen import Seen
 from streams.state import StateIndex
+from streams.stores import TIME
 from streams.topics import CHANGES, EVENTS, MAILINGS, STATE
 
 if TYPE_CHECKING:
@@ -441,8 +442,7 @@ class Partition:
         resources.metrics.events(batch)
 
     def _insert(self, claim: Claim, batch: EventsBatch, deadline: int) -> None:
-        kind = pa.timestamp("ms", "UTC")
-        column = pa.repeat(pa.scalar(deadline, pa.int64()).cast(kind), len(batch.table))
+        column = pa.repeat(pa.scalar(deadline, pa.int64()).cast(TIME), len(batch.table))
         table = batch.table.append_column("deadline", column)
         self._resources.analytics.insert("inserting a batch of events", "ingest", table, claim.token("events"))
 

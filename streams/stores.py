@@ -22,7 +22,10 @@ from clickhouse_connect.driver.exceptions import DatabaseError, DataError, Progr
 from deploy.clickhouse.grants import Role, Store
 from streams.errors import SchleuseError, SettingsError, StoreLate, StoreRefused, StoreUnavailable
 
-__all__ = ["Role", "Store", "StoreClient", "arrow", "connect"]
+__all__ = ["TIME", "Role", "Store", "StoreClient", "arrow", "connect"]
+
+TIME = pa.timestamp("ms", "UTC")
+"""DateTime64(3, 'UTC') in Arrow."""
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -157,6 +160,11 @@ class StoreClient:
         guarded = {**_GUARDED, "insert_deduplication_token": token} if token else {"async_insert": 0}
         with _told(self._where, doing):
             self._client.insert_arrow(table, data, settings=guarded)
+
+    def now_ms(self) -> int:
+        """Epoch milliseconds by the store's clock: this machine's may be wrong."""
+        ((now_ms,),) = self.rows("reading the clock", "SELECT toUnixTimestamp64Milli(now64(3))")
+        return int(now_ms)
 
     def remove(self, table: str, which: str, parameters: Mapping[str, Any], of: str = "") -> None:
         """Delete the rows of a table that `which` (a condition) names, and look that none is left.

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import click
 
 from streams.errors import SettingsError, StoreUnavailable
+from streams.mailings import Mailing
 from streams.rights import closing
 from streams.rights.desk import Desk
 from streams.settings import Settings
@@ -59,7 +60,7 @@ def _plan(now_ms: int, window: closing.Window) -> list[str]:
     return lines
 
 
-def _wait(desk: Desk, mailing: closing.Mailing, seconds: float) -> None:
+def _wait(desk: Desk, mailing: Mailing, seconds: float) -> None:
     until = time.monotonic() + seconds
     while True:
         where = closing.carried_out(desk, [mailing])[mailing]

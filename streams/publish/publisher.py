@@ -17,7 +17,7 @@ publishes what had arrived, and not its middle. What arrives later is new in the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -32,8 +32,9 @@ from aggregates.shown import shown
 from aggregates.steps import HOUR_MS, HOURS
 from streams.broker import admin, is_committed, log_ends
 from streams.errors import SchleuseError, StoreLate
+from streams.mailings import NAMED, Declared, Mailing, declared
 from streams.publish.noise import draw
-from streams.stores import Role, Store, StoreClient, arrow, connect
+from streams.stores import TIME, Role, Store, StoreClient, arrow, connect
 from streams.topics import EVENTS
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ log = structlog.get_logger("schleuse.publish")
 
 LAST: Final = len(HOURS) - 1
 AT_ONCE: Final = 500  # mailings in one batch
-_TIME: Final = pa.timestamp("ms", "UTC")
 _DRAWS: Final = pa.schema(
     {
         "batch": pa.uint64(),
@@ -57,7 +57,7 @@ _DRAWS: Final = pa.schema(
         "new": pa.list_(pa.uint64()),
         "measured": pa.list_(pa.float64()),
         "rho": pa.float64(),
-        "deadline": _TIME,
+        "deadline": TIME,
     }
 )
 _PUBLISHED: Final = pa.schema(
@@ -78,29 +78,15 @@ _PUBLISHED: Final = pa.schema(
         "sigma": pa.float64(),
         "rho": pa.float64(),
         "batch": pa.uint64(),
-        "deadline": _TIME,
+        "deadline": TIME,
     }
 )
-_MAILINGS: Final = "(tenant, mailing) IN {mailings:Array(Tuple(String, String))}"
-
-Mailing = tuple[str, str]
-"""Tenant and mailing."""
-
-
 Cells = dict[tuple[str, ...], list[tuple[int, int]]]
 """Kind, dimension, actor, value -> step and distinct recipients in all steps up to it, where there were any."""
 
 
 class CountsFell(SchleuseError):
     """A cell has fewer distinct recipients than were measured before: nothing can be published that would be right."""
-
-
-class Declared(NamedTuple):
-    """A mailing as its sender last declared it."""
-
-    sent_ms: int
-    recipients: int
-    links: tuple[str, ...]
 
 
 class Measured(NamedTuple):
@@ -118,7 +104,6 @@ class Drawn:
     """What was drawn of a mailing so far; step by cell, the steps in order."""
 
     links: tuple[str, ...]
-    steps: list[int] = field(default_factory=list)
     new: dict[Figure, list[list[int]]] = field(default_factory=dict)
     measured: dict[Figure, list[list[float]]] = field(default_factory=dict)
     batches: dict[int, int] = field(default_factory=dict)
@@ -150,13 +135,11 @@ class Publisher:
         Raises StoreUnavailable, StoreLate, BrokerError: what was done stays done, and the rest is done next time.
         Raises CountsFell where counting on would be wrong: everything else that is due was published before.
         """
-        told = self._show(self._unshown())
-        self._tidy()
+        told = self._show()
         self._look()
         fell: set[Mailing] = set()
         while self._draw(fell):
-            told += self._show(self._unshown())  # in order, another's too: what is tidied away was shown before
-        self._tidy()
+            told += self._show()
         if fell:
             raise CountsFell(
                 f"{len(fell)} mailings have cells with fewer recipients than were measured before, and are not "
@@ -169,7 +152,7 @@ class Publisher:
     def _look(self) -> None:
         """Find out up to which moment everything that lay in Kafka is counted."""
         broker, group = self._settings.broker, self._settings.group
-        self._marks.append((self._now_ms(), log_ends(broker, EVENTS)))
+        self._marks.append((self._store.now_ms(), log_ends(broker, EVENTS)))
         with admin(broker, "asking what is counted") as client:
             for at, (moment, ends) in reversed(list(enumerate(self._marks))):
                 if is_committed(broker, client, group, EVENTS, ends):
@@ -190,28 +173,18 @@ class Publisher:
             )
         }
         found: dict[Mailing, tuple[Declared, list[int]]] = {}
-        for mailing, declared in self._declared().items():
+        for mailing, said in declared(self._store).items():
             first = drawn.get(mailing, -1) + 1
-            passed = (self._counted_until - declared.sent_ms) // HOUR_MS
+            passed = (self._counted_until - said.sent_ms) // HOUR_MS
             steps = [step for step in range(first, len(HOURS)) if HOURS[step] <= passed]
             if steps:
-                found[mailing] = (declared, steps)
+                found[mailing] = (said, steps)
         return found
-
-    def _declared(self, which: Sequence[Mailing] | None = None) -> dict[Mailing, Declared]:
-        where = "" if which is None else f"WHERE {_MAILINGS} "
-        rows = self._store.rows(
-            "reading declared mailings",
-            "SELECT toString(tenant), mailing, toUnixTimestamp64Milli(argMax(sent_at, position)), "
-            f"argMax(recipients, position), argMax(mapKeys(links), position) FROM mailings {where}GROUP BY ALL",
-            {} if which is None else {"mailings": list(which)},
-        )
-        return {(row[0], row[1]): Declared(row[2], row[3], tuple(row[4])) for row in rows}
 
     # --- drawing ---
 
     def _draw(self, fell: set[Mailing]) -> bool:
-        """Rule 1. Whether there was something to draw, whoever has drawn it.
+        """Rule 1. Whether there was something to draw, whoever has drawn it: then there may be more.
 
         The number comes first: whatever another publisher draws from here on has this number or a later one, so that
         what is read below is out of date only where this insert does nothing. Adds to `fell` whose counts fell.
@@ -223,11 +196,11 @@ class Publisher:
         batch, deadline = int(newest) + 1, self._deadline()
         due = {mailing: of for mailing, of in self._due().items() if mailing not in fell}
         some = dict(list(due.items())[:AT_ONCE])
-        before, distinct = self._drawn(list(some)), self._distinct(list(some))
+        before, distinct = self._drawn(NAMED, {"mailings": list(some)}), self._distinct(list(some))
         found: list[tuple[Mailing, Drawn, Measured]] = []
-        for mailing, (declared, steps) in some.items():
-            drawn = before.get(mailing) or Drawn(declared.links)
-            if len(drawn.steps) != steps[0]:
+        for mailing, (said, steps) in some.items():
+            drawn = before.get(mailing) or Drawn(said.links)
+            if len(drawn.batches) != steps[0]:
                 raise StoreLate("another publisher is at work on the same mailings")
             try:
                 new = [(mailing, drawn, one) for step in steps for one in _measure(drawn, step, distinct[mailing])]
@@ -235,29 +208,26 @@ class Publisher:
                 fell.add(mailing)
             else:
                 found += new
-        if not found:
-            return self._draw(fell) if some else False
         rows = [
             (batch, *mailing, one.step, *_name(one.figure), list(drawn.links), one.new, noisy, one.rho, deadline)
             for (mailing, drawn, one), noisy in zip(found, _with_noise(found), strict=True)
         ]
-        self._store.insert("writing draws", "draws", arrow(rows, _DRAWS), f"draws:{batch}")
-        return True
+        if rows:
+            self._store.insert("writing draws", "draws", arrow(rows, _DRAWS), f"draws:{batch}")
+        return bool(some)
 
-    def _drawn(self, which: Sequence[Mailing]) -> dict[Mailing, Drawn]:
-        """Everything that was drawn of these mailings."""
+    def _drawn(self, which: str, names: Mapping[str, Any]) -> dict[Mailing, Drawn]:
+        """Everything that was drawn of the mailings for which a condition, with its parameters, holds."""
         found: dict[Mailing, Drawn] = {}
         by_name = {_name(figure): figure for figure in FIGURES}
         for tenant, mailing, step, kind, dimension, actor, links, new, noisy, batch in self._store.rows(
             "reading draws",
             "SELECT toString(tenant), mailing, step, toString(kind), toString(dimension), toString(actor), links, new, "
-            f"measured, batch FROM draws WHERE {_MAILINGS} ORDER BY tenant, mailing, step",
-            {"mailings": list(which)},
+            f"measured, batch FROM draws WHERE {which} ORDER BY tenant, mailing, step",
+            names,
         ):
             drawn = found.setdefault((tenant, mailing), Drawn(tuple(links)))
             figure = by_name[kind, dimension, actor]
-            if not drawn.steps or drawn.steps[-1] != step:
-                drawn.steps.append(step)
             drawn.batches[step] = batch
             drawn.new.setdefault(figure, []).append(new)
             drawn.measured.setdefault(figure, []).append(noisy)
@@ -277,7 +247,7 @@ class Publisher:
         ):
             for tenant, mailing, *of, step, recipients in self._store.rows(
                 f"reading {table}",
-                f"SELECT {cell}, step, {counted} FROM {table} WHERE {_MAILINGS}",
+                f"SELECT {cell}, step, {counted} FROM {table} WHERE {NAMED}",
                 {"mailings": list(which)},
             ):
                 found[tenant, mailing].setdefault(tuple(of), []).append((step, recipients))
@@ -285,39 +255,27 @@ class Publisher:
 
     # --- showing ---
 
-    def _unshown(self) -> list[int]:
-        return [
-            batch
-            for (batch,) in self._store.rows(
-                "reading which batches are not published",
-                "SELECT DISTINCT batch FROM draws WHERE batch NOT IN (SELECT batch FROM published) ORDER BY batch",
-            )
-        ]
-
-    def _show(self, batches: Iterable[int]) -> int:
-        """Rule 2: batches, in their order. How many mailings have something new to read."""
+    def _show(self) -> int:
+        """Rules 2 and 4: all batches that are not published, in their order, another's too; so that what is tidied away
+        was shown before. How many mailings have something new to read."""
         told = 0
-        for batch in batches:
-            mailings = [
-                (tenant, mailing)
-                for tenant, mailing in self._store.rows(
-                    "reading a batch",
-                    "SELECT DISTINCT toString(tenant), mailing FROM draws WHERE batch = {batch:UInt64} ORDER BY ALL",
-                    {"batch": batch},
-                )
-            ]
-            drawn, declared = self._drawn(mailings), self._declared(mailings)
-            deadline = self._deadline()
+        for (batch,) in self._store.rows(
+            "reading which batches are not published",
+            "SELECT DISTINCT batch FROM draws WHERE batch NOT IN (SELECT batch FROM published) ORDER BY batch",
+        ):
+            of_batch = "(tenant, mailing) IN (SELECT tenant, mailing FROM draws WHERE batch = {batch:UInt64})"
+            drawn = self._drawn(of_batch, {"batch": batch})
+            said, deadline = declared(self._store, NAMED, {"mailings": list(drawn)}), self._deadline()
             rows = [
                 (*mailing, *row, batch, deadline)
-                for mailing in mailings
-                if mailing in drawn  # else another has shown it, and tidied it away
-                for row in _read(drawn[mailing], declared[mailing].recipients, batch)
+                for mailing, of in drawn.items()
+                for row in _read(of, said[mailing].recipients, batch)
             ]
-            if rows:
+            if rows:  # else another has shown it, and tidied it away
                 self._store.insert("publishing", "published", arrow(rows, _PUBLISHED), f"published:{batch}")
-                log.info("published", batch=batch, mailings=len(mailings), figures=len(rows))
-            told += len(mailings)
+                log.info("published", batch=batch, mailings=len(drawn), figures=len(rows))
+            told += len(drawn)
+        self._tidy()
         return told
 
     def _tidy(self) -> None:
@@ -327,13 +285,8 @@ class Publisher:
         if there:
             self._store.remove("draws", done, {})
 
-    def _now_ms(self) -> int:
-        """By the store's clock: this machine's may be wrong."""
-        ((now_ms,),) = self._store.rows("reading the clock", "SELECT toUnixTimestamp64Milli(now64(3))")
-        return int(now_ms)
-
     def _deadline(self) -> int:
-        return self._now_ms() + int(self._settings.insert_deadline_seconds * 1000)
+        return self._store.now_ms() + int(self._settings.insert_deadline_seconds * 1000)
 
 
 def _measure(drawn: Drawn, step: int, cells: Cells) -> Iterator[Measured]:
@@ -351,9 +304,8 @@ def _measure(drawn: Drawn, step: int, cells: Cells) -> Iterator[Measured]:
             raise CountsFell("a cell has fewer recipients than were measured before")
         first = not before
         before.append(new)
-        exact = measured(len(figure.steps), np.array(before, float))
+        exact = measured(len(figure.steps), np.array(before, float))[-1]
         yield Measured(figure, step, new, exact.tolist(), figure.share * RHO if first else 0.0)
-    drawn.steps.append(step)
 
 
 def _with_noise(found: Sequence[tuple[Mailing, Drawn, Measured]]) -> Iterator[list[float]]:

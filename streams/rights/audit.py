@@ -32,7 +32,7 @@ from pseudonymizer.keys import KeyKind, encode
 from pseudonymizer.pseudonyms import keyed, mac
 from streams.errors import SchleuseError, SettingsError, StoreLate, StoreUnavailable
 from streams.messages import is_plain_text
-from streams.stores import arrow
+from streams.stores import TIME, arrow
 
 if TYPE_CHECKING:
     from streams.keys import Keys
@@ -44,11 +44,10 @@ _LABEL = b"schleuse/audit/1"
 _BEGIN = bytes(32)  # in the place of the MAC before the first line
 _TRIES = 50  # losing so often needs as many others that write in the same moments
 _PAGE = 10_000
-_TIME = pa.timestamp("ms", "UTC")
 _SCHEMA = pa.schema(
     [
         ("number", pa.uint64()),
-        ("at", _TIME),
+        ("at", TIME),
         ("actor", pa.string()),
         ("action", pa.string()),
         ("tenant", pa.string()),
@@ -56,7 +55,7 @@ _SCHEMA = pa.schema(
         ("why", pa.string()),
         ("detail", pa.string()),
         ("mac", pa.binary(32)),
-        ("deadline", _TIME),
+        ("deadline", TIME),
     ]
 )
 _COLUMNS = (

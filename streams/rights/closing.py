@@ -31,6 +31,7 @@ from streams import tenants as settings_of
 from streams.broker import partition_count
 from streams.errors import SettingsError, StoreUnavailable
 from streams.keys import SEPARATOR
+from streams.mailings import NAMED, Mailing, declared
 from streams.messages import Closing, encode_change
 from streams.outbox import deliver
 from streams.rights.audit import Action
@@ -44,10 +45,6 @@ QUIET_MS = DAY_MS  # how long nothing may have come for a mailing before it clos
 ASK_AGAIN_MS = 600_000  # a closing that some partition has not carried out is sent again after this long
 SETTLED_MS = 900_000  # longer than any insert of an earlier incarnation may be late
 AT_ONCE = 200  # mailings in one DELETE: it costs the same for one and for many
-
-Mailing = tuple[str, str]
-"""Tenant and mailing."""
-_MAILINGS = "(tenant, mailing) IN {mailings:Array(Tuple(String, String))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +83,8 @@ def windows(desk: Desk) -> tuple[int, list[Window]]:
     Of tenants of the settings in force; of others, with the default window. Raises StoreUnavailable.
     """
     in_force = settings_of.in_force(desk.analytics)
-    ((now_ms,),) = desk.analytics.rows("reading the clock", "SELECT toUnixTimestamp64Milli(now64(3))")
-    sent: dict[Mailing, int] = {}
-    for tenant, mailing, sent_ms in desk.analytics.rows(
-        "reading declared mailings",
-        "SELECT toString(tenant), mailing, toUnixTimestamp64Milli(argMax(sent_at, position)) FROM mailings "
-        f"WHERE {_NOT_DONE} GROUP BY ALL",
-    ):
-        sent[tenant, mailing] = sent_ms
+    now_ms = desk.analytics.now_ms()
+    sent = {mailing: said.sent_ms for mailing, said in declared(desk.analytics, _NOT_DONE).items()}
     newest: dict[Mailing, tuple[int, int]] = {}
     for tenant, mailing, hour, events in desk.analytics.rows(
         "reading the hours of mailings",
@@ -142,7 +133,7 @@ def is_closed(desk: Desk, mailing: Mailing) -> bool:
     """Whether all steps of its closing are done."""
     ((done,),) = desk.analytics.rows(
         "reading notes of closings",
-        f"SELECT count() FROM closing_notes WHERE note = 'done' AND {_MAILINGS}",
+        f"SELECT count() FROM closing_notes WHERE note = 'done' AND {NAMED}",
         {"mailings": [mailing]},
     )
     return bool(done)
@@ -208,7 +199,7 @@ def carried_out(desk: Desk, mailings: Collection[Mailing]) -> dict[Mailing, Wher
     for tenant, mailing, partitions in desk.analytics.rows(
         "reading closings",
         "SELECT toString(tenant), mailing, groupUniqArray(partition) FROM closings "
-        f"WHERE incarnation = {{i:UInt32}} AND {_MAILINGS} GROUP BY ALL",
+        f"WHERE incarnation = {{i:UInt32}} AND {NAMED} GROUP BY ALL",
         {"i": number, "mailings": list(mailings)},
     ):
         closed[tenant, mailing] = set(partitions)
@@ -255,12 +246,12 @@ def compare(desk: Desk, mailings: Sequence[Mailing]) -> dict[Mailing, int]:
     names = {"mailings": list(mailings)}
     of_sets = desk.analytics.rows(
         "reading the sets of mailings",
-        f"SELECT {_CELL}, uniqExactMerge(recipients) FROM cells_unique WHERE {_MAILINGS} GROUP BY ALL",
+        f"SELECT {_CELL}, uniqExactMerge(recipients) FROM cells_unique WHERE {NAMED} GROUP BY ALL",
         names,
     )
     closed = desk.analytics.rows(
         "reading the figures of closed mailings",
-        f"SELECT {_CELL}, max(recipients) FROM cells_closed WHERE {_MAILINGS} GROUP BY ALL",
+        f"SELECT {_CELL}, max(recipients) FROM cells_closed WHERE {NAMED} GROUP BY ALL",
         names,
     )
     figures = {tuple(row[:6]): row[6] for row in closed}
@@ -276,10 +267,10 @@ def delete(desk: Desk, mailings: Sequence[Mailing]) -> None:
     """Step E. The sets leave the table now and the disk a minute later, when the old parts do."""
     names = {"mailings": list(mailings)}
     desk.analytics.do(
-        "deleting the sets of mailings", f"ALTER TABLE cells_unique DELETE WHERE {_MAILINGS}", names, mutations_sync=2
+        "deleting the sets of mailings", f"ALTER TABLE cells_unique DELETE WHERE {NAMED}", names, mutations_sync=2
     )
     ((left,),) = desk.analytics.rows(
-        "looking for sets of mailings", f"SELECT count() FROM cells_unique WHERE {_MAILINGS}", names
+        "looking for sets of mailings", f"SELECT count() FROM cells_unique WHERE {NAMED}", names
     )
     if left:
         raise StoreUnavailable(f"{left} sets of closed mailings are still there after they were deleted")

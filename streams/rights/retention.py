@@ -25,6 +25,7 @@ from pseudonymizer.keys import KeyKind
 from pseudonymizer.pseudonyms import from_number
 from streams import tenants as settings_of
 from streams.rights.audit import Action
+from streams.stores import TIME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -153,17 +154,15 @@ def _list(desk: Desk, store: StoreClient, pseudonyms: Sequence[int]) -> int:
     """Pass pseudonyms to a store in a list that it forgets after a day: a statement that named them would stay in its
     logs. The list's number; 0 is no incarnation, so no claim has one."""
     number = secrets.randbits(63)
-    ((now_ms,),) = store.rows("reading the clock", "SELECT toUnixTimestamp64Milli(now64(3))")
-    rows, time = len(pseudonyms), pa.timestamp("ms", "UTC")
+    rows = len(pseudonyms)
+    deadline_ms = store.now_ms() + int(desk.settings.insert_deadline_seconds * 1000)
     data = pa.table(
         {
             "incarnation": pa.repeat(pa.scalar(0, pa.uint32()), rows),
             "partition": pa.repeat(pa.scalar(0, pa.uint16()), rows),
             "claim": pa.repeat(pa.scalar(number, pa.uint64()), rows),
             "pseudonym": pa.array([from_number(one) for one in pseudonyms], pa.binary(16)),
-            "deadline": pa.repeat(
-                pa.scalar(now_ms + int(desk.settings.insert_deadline_seconds * 1000), pa.int64()).cast(time), rows
-            ),
+            "deadline": pa.repeat(pa.scalar(deadline_ms, pa.int64()).cast(TIME), rows),
         }
     )
     store.insert("passing a list", "removals", data, None)

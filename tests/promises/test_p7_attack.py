@@ -116,7 +116,7 @@ def of_one(figure: Figure) -> np.ndarray:
     steps = len(figure.steps)
     new = np.zeros((steps, 1))
     new[0] = 1
-    return np.array([measured(steps, new[: step + 1])[0] for step in range(steps)])
+    return measured(steps, new)[:, 0]
 
 
 def plain_guess(figures: Read) -> bool:

@@ -20,7 +20,7 @@ def test_the_noise_has_the_size_that_was_paid_for() -> None:
     for figure in FIGURES[:3]:
         cells = len(figure.values(["a", "b", "c"]))
         new = np.full((3, cells), 100.0)
-        exact = measured(len(figure.steps), new)
+        exact = measured(len(figure.steps), new)[-1]
         drawn = np.array([noise.draw(figure, cells, exact.tolist()) for _ in range(DRAWS // cells)])
         off = (drawn - exact).ravel()
         sigma = figure.sigma(cells)
