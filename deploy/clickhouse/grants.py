@@ -37,6 +37,7 @@ class Role(StrEnum):
     ANALYST = "analyst"
     OPERATOR = "operator"
     PUBLISHER = "publisher"
+    DASHBOARD = "dashboard"
     MIGRATIONS = "migrations"
 
 
@@ -112,6 +113,9 @@ GRANTS: tuple[Grant, ...] = (
     *_on(_A, Role.RIGHTS, "SELECT", "removals"),
     *_on(_A, Role.RIGHTS, "INSERT", "cells_closed", "closing_notes", "removals"),
     *_on(_A, Role.RIGHTS, "ALTER DELETE", "cells_unique"),
+    # ... and what the officer sees of them: counts, and reports.
+    *_on(_A, Role.RIGHTS, "INSERT", "daily", "reports"),
+    *_on(_A, Role.RIGHTS, "SELECT", "daily"),
     *_on(_I, Role.RIGHTS, "SELECT", "removals"),
     *_on(_I, Role.RIGHTS, "INSERT", "removals"),
     *_on(_I, Role.RIGHTS, "ALTER DELETE", "recipients"),
@@ -119,12 +123,17 @@ GRANTS: tuple[Grant, ...] = (
     *_on(_A, Role.OPERATOR, "SELECT", "claims", "outcomes", "cells_hourly", "cells_unique", "mailings"),
     *_on(_A, Role.OPERATOR, "SELECT", "settings", "incarnations", "cells_closed"),
     *_on(_A, Role.OPERATOR, "INSERT", "settings"),
+    # ... who lets readers in, and files the report of an attack.
+    *_on(_A, Role.OPERATOR, "SELECT", "readers"),
+    *_on(_A, Role.OPERATOR, "INSERT", "readers", "reports"),
     # publisher: from exact cells to published figures, and nothing about rows or people.
     *_on(_A, Role.PUBLISHER, "SELECT", "mailings", "cells_unique", "cells_closed", "draws", "published"),
     *_on(_A, Role.PUBLISHER, "INSERT", "draws", "published"),
     *_on(_A, Role.PUBLISHER, "ALTER DELETE", "draws"),
     # analyst: what was published, and what a mailing is called.
     *_on(_A, Role.ANALYST, "SELECT", "published", "mailings"),
+    # dashboard: the same, who may read it by a key, and counts and reports for the officer.
+    *_on(_A, Role.DASHBOARD, "SELECT", "published", "mailings", "readers", "daily", "reports"),
     # migrations: the shape of its own database; rows only of its own list and, as the views' definer, what they move.
     *(Grant(store, Role.MIGRATIONS, privilege, "*") for store in Store for privilege in _DDL),
     *(g for store in Store for p in ("SELECT", "INSERT") for g in _on(store, Role.MIGRATIONS, p, "migrations")),

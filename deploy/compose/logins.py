@@ -5,6 +5,7 @@
     /credentials/worker            the worker's two passwords
     /credentials/rights            the two of the rights service and commands
     /credentials/publisher         the publisher's one
+    /credentials/dashboard         the dashboard's one
     /credentials/admin             all of them, for migrations and the operator
 
 What exists is kept, so this may run before every start. `users.xml` is written anew: the table of grants may have
@@ -28,7 +29,7 @@ SCHLEUSE_UID: Final = 10001  # of the Dockerfile beside this file
 def write(root: Path, clickhouse_uid: int = CLICKHOUSE_UID, schleuse_uid: int = SCHLEUSE_UID) -> None:
     """Write everything under `root`, each file for its one reader."""
     admin = root / "credentials" / "admin"
-    own = {role: root / "credentials" / role for role in (Role.WORKER, Role.RIGHTS, Role.PUBLISHER)}
+    own = {role: root / "credentials" / role for role in (Role.WORKER, Role.RIGHTS, Role.PUBLISHER, Role.DASHBOARD)}
     for store in Store:
         digests = credentials.ensure(admin, store)
         users = root / "logins" / store / "users.xml"

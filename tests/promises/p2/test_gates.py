@@ -53,13 +53,17 @@ LETS_GO = (
 # What each login may read, and nothing else: whole tables, or columns.
 MAY_READ: dict[tuple[Store, Role], dict[str, set[str] | None]] = {
     (Store.ANALYTICS, Role.ANALYST): {"published": None, "mailings": None},
+    (Store.ANALYTICS, Role.DASHBOARD): dict.fromkeys(("published", "mailings", "readers", "daily", "reports")),
     (Store.ANALYTICS, Role.PUBLISHER): dict.fromkeys(
         ("mailings", "cells_unique", "cells_closed", "draws", "published")
     ),
     (Store.ANALYTICS, Role.OPERATOR): dict.fromkeys(
-        ("claims", "outcomes", "cells_hourly", "cells_unique", "mailings", "settings", "incarnations", "cells_closed")
+        (
+            *("claims", "outcomes", "cells_hourly", "cells_unique", "mailings", "settings", "incarnations"),
+            *("cells_closed", "readers"),
+        )
     ),
-    (Store.ANALYTICS, Role.RIGHTS): dict.fromkeys(("engagement", "settings", *LETS_GO)),
+    (Store.ANALYTICS, Role.RIGHTS): dict.fromkeys(("engagement", "settings", "daily", *LETS_GO)),
     (Store.ANALYTICS, Role.WORKER): {
         **dict.fromkeys(("claims", "removals", "mailings", "incarnations", "outcomes", "seen", "settings", "closings")),
         "engagement": COUNTED_BY | {"partition"},
