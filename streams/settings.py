@@ -101,6 +101,18 @@ class Settings:
         least=0,
         most=65535,
     )
+    dashboard_host: str = _setting("127.0.0.1", "address", "Where the dashboard and the API listen.")
+    dashboard_port: int = _setting(
+        8080, "port", "... and at which port. 0 takes a free one, which its log names.", least=0, most=65535
+    )
+    dashboard_url: str = _setting(
+        "http://127.0.0.1:8080",
+        "URL",
+        "How readers reach the dashboard. With https:// (a proxy that ends TLS in front) cookies travel over it only.",
+    )
+    dashboard_requests_per_minute: int = _setting(
+        600, "requests", "How many requests one key may make, a quarter of them at once.", least=1, most=100_000
+    )
     log_level: str = _setting(
         "info", "level", "How much our own logs say.", choices=("debug", "info", "warning", "error")
     )

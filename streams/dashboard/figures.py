@@ -1,0 +1,286 @@
+"""The questions that readers ask of `published` and `mailings`, and nothing else.
+
+Every function takes the tenant from the reader's key, never from what she asks for. A mailing of another tenant and one
+that does not exist are the same to every question. All numbers were published (docs/publishing.md); what is computed
+here from them tells nothing more.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from aggregates.reading import Reading
+from aggregates.steps import HOUR_MS, HOURS
+
+if TYPE_CHECKING:
+    from streams.stores import StoreClient
+
+KINDS: Final = ("open", "click")
+ACTORS: Final = ("human", "machine")
+Cell = tuple[str, str, str, str]
+"""Kind, dimension, value, actor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mailing:
+    """A mailing as its sender last declared it, and how far it is published. Times in epoch milliseconds.
+
+    `recipients`: to how many it was sent, as declared; 0: not known. `totals`: kind, actor -> the newest figure, where
+    there is one. `hours`: after sending, of the newest step that is published; 0: none is.
+    """
+
+    mailing: str
+    name: str
+    sent_ms: int
+    recipients: int
+    links: dict[str, str]
+    hours: int
+    published_ms: int
+    totals: dict[tuple[str, str], Reading]
+
+    @property
+    def next_ms(self) -> int | None:
+        """When the next step is due at the earliest; None after the last."""
+        later = [hours for hours in HOURS if hours > self.hours]
+        return self.sent_ms + later[0] * HOUR_MS if later else None
+
+
+class Page(NamedTuple):
+    """Some mailings, newest first, and where the next ones begin: None when there are no more."""
+
+    mailings: list[Mailing]
+    after: tuple[int, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Everything that is published of a mailing: cell -> (hours after sending, figure), hours rising."""
+
+    mailing: Mailing
+    cells: dict[Cell, list[tuple[int, Reading]]]
+    budget: float
+    """The rho that it has spent, all figures together."""
+
+    def newest(self, *cell: str) -> Reading | None:
+        """A cell's newest figure, where there is one."""
+        found = self.cells.get((cell[0], cell[1], cell[2], cell[3]))
+        return found[-1][1] if found else None
+
+    def values(self, kind: str, dimension: str, actor: str) -> list[str]:
+        """The links or devices that have figures, the largest first."""
+        found = [cell[2] for cell in self.cells if (cell[0], cell[1], cell[3]) == (kind, dimension, actor)]
+        return sorted(found, key=lambda value: (-self.cells[kind, dimension, value, actor][-1][1].recipients, value))
+
+
+class Usual(NamedTuple):
+    """Shares of a tenant's other mailings some hours after sending: a quarter are below `low`, half below `middle`."""
+
+    hours: int
+    low: float
+    middle: float
+    high: float
+    mailings: int
+
+
+class Month(NamedTuple):
+    """All mailings sent in a month (UTC), added up. `month` is its first day."""
+
+    month: datetime.date
+    mailings: int
+    totals: dict[str, Reading]
+    """Kind -> recipients of all mailings together; the margin is that of a sum of independent errors."""
+    devices: dict[str, Reading]
+
+
+class Row(NamedTuple):
+    """One row of `published`, as it is handed on."""
+
+    mailing: str
+    step: int
+    hours: int
+    kind: str
+    dimension: str
+    value: str
+    actor: str
+    reading: Reading
+    batch: int
+    published_ms: int
+
+
+# --- one page of mailings ---
+
+_DECLARED: Final = (
+    "SELECT mailing, argMax(name, position) AS called, toUnixTimestamp64Milli(argMax(sent_at, position)) AS sent_ms, "
+    "argMax(recipients, position) AS people, argMax(links, position) AS targets FROM mailings "
+    "WHERE tenant = {tenant:String}"
+)
+_TOTALS: Final = (
+    "SELECT mailing, toString(kind), toString(actor), max(hours), toUnixTimestamp64Milli(max(at)), "
+    "argMax(recipients, step), argMax(margin, step), argMax(too_few, step), argMax(sent, step) FROM published "
+    "WHERE tenant = {tenant:String} AND mailing IN {mailings:Array(String)} AND dimension = 'all' "
+    "GROUP BY mailing, kind, actor"
+)
+
+
+def mailings(
+    store: StoreClient, tenant: str, limit: int, after: tuple[int, str] | None = None, named: str = ""
+) -> Page:
+    """The tenant's mailings, newest first: those that come after `after`, and whose name or id holds `named`.
+
+    Raises StoreUnavailable, StoreRefused, as all questions do.
+    """
+    where = ["1"]
+    if after is not None:
+        where.append("(sent_ms, mailing) < ({sent:Int64}, {mailing:String})")
+    if named:
+        where.append(
+            "(positionCaseInsensitiveUTF8(called, {named:String}) > 0 "
+            "OR positionCaseInsensitiveUTF8(mailing, {named:String}) > 0)"
+        )
+    found = store.rows(
+        "reading mailings",
+        f"{_DECLARED} GROUP BY mailing HAVING {' AND '.join(where)} ORDER BY sent_ms DESC, mailing DESC "
+        "LIMIT {limit:UInt32}",
+        {
+            "tenant": tenant,
+            "limit": limit + 1,
+            "named": named,
+            "sent": after[0] if after else 0,
+            "mailing": after[1] if after else "",
+        },
+    )
+    page = _with_totals(store, tenant, found[:limit])
+    return Page(page, (page[-1].sent_ms, page[-1].mailing) if len(found) > limit else None)
+
+
+def _with_totals(store: StoreClient, tenant: str, found: Sequence[Sequence[Any]]) -> list[Mailing]:
+    totals: dict[str, dict[tuple[str, str], Reading]] = {}
+    reached: dict[str, tuple[int, int]] = {}
+    if found:
+        names = {"tenant": tenant, "mailings": [row[0] for row in found]}
+        for mailing, kind, actor, hours, at, *figure in store.rows("reading figures", _TOTALS, names):
+            totals.setdefault(mailing, {})[kind, actor] = _reading(*figure)
+            before = reached.get(mailing, (0, 0))
+            reached[mailing] = (max(hours, before[0]), max(at, before[1]))
+    return [
+        Mailing(mailing, name, sent_ms, people, dict(links), *reached.get(mailing, (0, 0)), totals.get(mailing, {}))
+        for mailing, name, sent_ms, people, links in found
+    ]
+
+
+# --- one mailing ---
+
+
+def history(store: StoreClient, tenant: str, mailing: str) -> History | None:
+    """Everything that is published of a mailing; None when the tenant has declared none of that name."""
+    named = {"tenant": tenant, "mailing": mailing}
+    found = store.rows("reading a mailing", f"{_DECLARED} AND mailing = {{mailing:String}} GROUP BY mailing", named)
+    cells: dict[Cell, list[tuple[int, Reading]]] = {}
+    spent: dict[tuple[str, str, str], float] = {}
+    totals: dict[tuple[str, str], Reading] = {}
+    reached = (0, 0)
+    for hours, kind, dimension, value, actor, rho, at, *figure in store.rows(
+        "reading figures",
+        "SELECT hours, toString(kind), toString(dimension), toString(value), toString(actor), rho, "
+        "toUnixTimestamp64Milli(at), recipients, margin, too_few, sent FROM published "
+        "WHERE tenant = {tenant:String} AND mailing = {mailing:String} ORDER BY step",
+        named,
+    ):
+        reading = _reading(*figure)
+        cells.setdefault((kind, dimension, value, actor), []).append((hours, reading))
+        spent[kind, dimension, actor] = rho
+        reached = (max(hours, reached[0]), max(at, reached[1]))
+        if dimension == "all":
+            totals[kind, actor] = reading
+    if not found:
+        return None
+    name, sent_ms, people, links = found[0][1:]
+    return History(Mailing(mailing, name, sent_ms, people, dict(links), *reached, totals), cells, sum(spent.values()))
+
+
+def usual(store: StoreClient, tenant: str, mailing: str) -> dict[str, list[Usual]]:
+    """Kind -> how the tenant's other mailings did, hour by hour; only hours at which at least three are published."""
+    found: dict[str, list[Usual]] = {}
+    for kind, hours, quarters, count in store.rows(
+        "reading other mailings' figures",
+        "SELECT toString(kind), hours, quantiles(0.25, 0.5, 0.75)(recipients / sent), count() FROM published "
+        "WHERE tenant = {tenant:String} AND mailing != {mailing:String} AND dimension = 'all' AND actor = 'human' "
+        "AND sent > 0 GROUP BY kind, hours HAVING count() >= 3 ORDER BY hours",
+        {"tenant": tenant, "mailing": mailing},
+    ):
+        found.setdefault(kind, []).append(Usual(hours, quarters[0], quarters[1], quarters[2], count))
+    return found
+
+
+# --- over time ---
+
+_MONTHS: Final = """
+SELECT toStartOfMonth(fromUnixTimestamp64Milli(sent_ms, 'UTC')) AS month, toString(kind), toString(dimension),
+    toString(value), uniqExact(mailing), sum(figure), toUInt64(ceil(sqrt(sum(squared)))), sum(people)
+FROM
+(
+    SELECT mailing, kind, dimension, value, argMax(recipients, step) AS figure,
+        pow(argMax(margin, step), 2) AS squared, argMax(sent, step) AS people
+    FROM published
+    WHERE tenant = {tenant:String} AND actor = 'human' AND dimension IN ('all', 'device') AND sent > 0
+    GROUP BY mailing, kind, dimension, value
+) AS figures
+INNER JOIN
+(
+    SELECT mailing, toUnixTimestamp64Milli(argMax(sent_at, position)) AS sent_ms FROM mailings
+    WHERE tenant = {tenant:String} GROUP BY mailing
+) AS declared USING (mailing)
+GROUP BY month, kind, dimension, value ORDER BY month
+"""
+
+
+def months(store: StoreClient, tenant: str) -> list[Month]:
+    """Month by month, what all of a tenant's mailings with figures come to; the first month first."""
+    found: dict[datetime.date, Month] = {}
+    for month, kind, dimension, value, count, recipients, margin, sent in store.rows(
+        "reading months", _MONTHS, {"tenant": tenant}
+    ):
+        reading = _reading(recipients, margin, recipients <= margin, sent)
+        of = found.get(month, Month(month, 0, {}, {}))
+        if dimension == "all":
+            of = of._replace(mailings=max(of.mailings, count), totals={**of.totals, kind: reading})
+        else:
+            of = of._replace(devices={**of.devices, value: reading})
+        found[month] = of
+    return list(found.values())
+
+
+def rows(store: StoreClient, tenant: str, limit: int, after: Sequence[Any] | None = None) -> Iterator[Row]:
+    """Rows of `published` in the order in which they were published, those that come after `after`.
+
+    `after`: `place` of the last row that was read. Who goes on from there later reads what was published since, once.
+    """
+    place = "(batch, mailing, step, kind, dimension, value, actor)"
+    for mailing, step, hours, kind, dimension, value, actor, batch, at, *figure in store.rows(
+        "reading figures",
+        "SELECT toString(mailing), step, hours, toString(kind), toString(dimension), toString(value), toString(actor), "
+        "batch, toUnixTimestamp64Milli(at), recipients, margin, too_few, sent FROM published "
+        f"WHERE tenant = {{tenant:String}}{f' AND {place} > {_PLACE}' if after else ''} ORDER BY {place} "
+        "LIMIT {limit:UInt32}",
+        {"tenant": tenant, "limit": limit, **dict(zip(_PARTS, after or (0, "", 0, "", "", "", ""), strict=True))},
+    ):
+        yield Row(mailing, step, hours, kind, dimension, value, actor, _reading(*figure), batch, at)
+
+
+_PARTS: Final = ("batch", "mailing", "step", "kind", "dimension", "value", "actor")
+_PLACE: Final = (
+    "({batch:UInt64}, {mailing:String}, {step:UInt8}, {kind:String}, {dimension:String}, "
+    "{value:String}, {actor:String})"
+)
+
+
+def place(row: Row) -> tuple[int, str, int, str, str, str, str]:
+    """Where a row stands in the order of `rows`."""
+    return row.batch, row.mailing, row.step, row.kind, row.dimension, row.value, row.actor
+
+
+def _reading(recipients: int, margin: int, too_few: object, sent: int) -> Reading:
+    return Reading(int(recipients), int(margin), bool(too_few), int(sent))

@@ -1,0 +1,399 @@
+"""The pages: HTML made on the server, the same without a script; the script draws the tables as charts and keeps the
+figures fresh."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import cache, wraps
+from importlib import resources
+from statistics import NormalDist
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import jinja2
+from aiohttp import web
+
+from aggregates.figures import RHO
+from aggregates.reading import Reading
+from streams.dashboard import api, figures, openapi
+from streams.dashboard.readers import Reader, ReaderRole
+from streams.dashboard.sessions import SESSION_SECONDS
+from streams.dashboard.shapes import moment
+from streams.dashboard.site import SITE, Problem, Site
+from streams.dashboard.words import LANGUAGES, Words
+
+SESSION: Final = "schleuse_session"
+LANGUAGE: Final = "schleuse_language"
+A_PAGE: Final = 25
+_YEAR: Final = 365 * 86400
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Beside = tuple[int, figures.Usual, Reading | None]
+"""Hours after sending, how others did, how this one did."""
+Shown = Callable[[web.Request, Site, Reader], Awaitable[web.StreamResponse]]
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("streams.dashboard"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["path"] = lambda text: quote(text, safe="")
+    made.globals.update(moment=moment, static=_address, languages=LANGUAGES, Words=Words)
+    return made
+
+
+# --- files that never change under their address ---
+
+_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+
+@cache
+def _file(name: str) -> tuple[bytes, bytes, str]:
+    """A file: as it is, gzipped, and a hash of it. Charts come out of the installed plotly."""
+    where = (
+        resources.files("plotly") / "package_data"
+        if name == "plotly.min.js"
+        else resources.files(__package__) / "static"
+    )
+    body = (where / name).read_bytes()
+    return body, gzip.compress(body, 9, mtime=0), hashlib.sha256(body).hexdigest()[:16]
+
+
+FILES: Final = ("style.css", "page.js", "icon.svg", "plotly.min.js")
+
+
+def _address(name: str) -> str:
+    return f"/static/{_file(name)[2]}/{name}"
+
+
+async def _static(request: web.Request) -> web.StreamResponse:
+    name = request.match_info["name"]
+    if name not in FILES or request.match_info["hash"] != _file(name)[2]:
+        raise Problem(404, "no-such-page", "there is no such file")
+    body, small, _ = _file(name)
+    response = web.Response(body=body, content_type=_TYPES[name.rpartition(".")[2]], charset="utf-8")
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.body = small
+        response.headers["Content-Encoding"] = "gzip"
+    response.headers["Cache-Control"] = f"public, max-age={_YEAR}, immutable"
+    response.headers["Vary"] = "Accept-Encoding"
+    return response
+
+
+# --- what every page has ---
+
+
+def _words(request: web.Request) -> Words:
+    chosen = request.cookies.get(LANGUAGE)
+    if chosen not in LANGUAGES:
+        wanted = (
+            part.split(";")[0].strip()[:2].lower() for part in request.headers.get("Accept-Language", "").split(",")
+        )
+        chosen = next((one for one in wanted if one in LANGUAGES), LANGUAGES[0])
+    return Words(chosen)
+
+
+def _render(
+    request: web.Request, name: str, reader: Reader | None = None, status: int = 200, **values: Any
+) -> web.Response:
+    body = (
+        _templates()
+        .get_template(f"{name}.html")
+        .render(t=_words(request), reader=reader, page=name, here=request.path, query=request.query_string, **values)
+    )
+    tag = hashlib.sha256(body.encode()).hexdigest()[:24]
+    headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache", "Vary": "Cookie, Accept-Language"}
+    if status == 200 and tag in request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers=headers)
+    return web.Response(text=body, status=status, content_type="text/html", headers=headers)
+
+
+def problem(request: web.Request, error: Problem) -> web.Response:
+    """An error as a page."""
+    words = _words(request)
+    says = words.get(f"error.{error.name}", words("error.other"))
+    return _render(request, "problem", None, error.status, says=says)
+
+
+def _asked_language(request: web.Request) -> web.Response | None:
+    """Where a page was asked for in a language: remember it, and show the page."""
+    if request.query.get("language") not in LANGUAGES:
+        return None
+    response = web.Response(status=303, headers={"Location": str(request.rel_url.without_query_params("language"))})
+    response.set_cookie(LANGUAGE, request.query["language"], max_age=_YEAR, samesite="Lax", **_cookie(request))
+    return response
+
+
+def _cookie(request: web.Request) -> dict[str, Any]:
+    return {"httponly": True, "secure": request.app[SITE].settings.dashboard_url.startswith("https://"), "path": "/"}
+
+
+async def _reader(request: web.Request) -> Reader | None:
+    site = request.app[SITE]
+    named = site.sessions.reader(request.cookies.get(SESSION))
+    return await site.ask(site.readers.by_name, named) if named else None
+
+
+def _for(sees: Callable[[ReaderRole], bool]) -> Callable[[Shown], Handler]:
+    """A page for whoever is logged in, in a role that sees it."""
+
+    def decorate(shown: Shown) -> Handler:
+        @wraps(shown)
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if (moved := _asked_language(request)) is not None:
+                return moved
+            reader = await _reader(request)
+            if reader is None:
+                raise web.HTTPSeeOther(f"/login?to={quote(request.path_qs, safe='')}")
+            request.app[SITE].admit(reader)
+            if not sees(reader.role):
+                raise Problem(403, "wrong-role", "this key's role does not see this page")
+            return await shown(request, request.app[SITE], reader)
+
+        return handle
+
+    return decorate
+
+
+_figures = _for(lambda role: role.sees_figures)
+
+
+# --- logging in ---
+
+
+def _local(path: str | None) -> str:
+    """A path of ours to go on to; anything else is the start."""
+    return path if path and path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"
+
+
+def _same_site(request: web.Request) -> None:
+    """Raises Problem for a form that another site has sent (Origin: RFC 6454; Sec-Fetch-Site where there is none)."""
+    origin = request.headers.get("Origin")
+    own = {request.host.lower(), urlsplit(request.app[SITE].settings.dashboard_url).netloc.lower()}
+    if origin is None:
+        foreign = request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
+    else:
+        foreign = urlsplit(origin).netloc.lower() not in own
+    if foreign:
+        raise Problem(403, "foreign-form", "this form was not sent from this site")
+
+
+async def _login(request: web.Request) -> web.StreamResponse:
+    if (moved := _asked_language(request)) is not None:
+        return moved
+    to = _local(request.query.get("to"))
+    if request.method != "POST":
+        return _render(request, "login", wrong=False, to=to)
+    _same_site(request)
+    site, form = request.app[SITE], await request.post()
+    to, key = _local(str(form.get("to", ""))), form.get("key", "")
+    reader = await site.by_key(key.strip(), request.remote) if isinstance(key, str) else None
+    if reader is None:
+        return _render(request, "login", status=401, wrong=True, to=to)
+    response = web.Response(status=303, headers={"Location": to})
+    cookie = site.sessions.begin(reader.reader)
+    response.set_cookie(SESSION, cookie, max_age=SESSION_SECONDS, samesite="Lax", **_cookie(request))
+    return response
+
+
+async def _logout(request: web.Request) -> web.StreamResponse:
+    _same_site(request)
+    request.app[SITE].sessions.end(request.cookies.get(SESSION))
+    response = web.Response(status=303, headers={"Location": "/login"})
+    response.del_cookie(SESSION, path="/")
+    return response
+
+
+# --- the pages ---
+
+
+@_for(lambda _: True)
+async def _start(_request: web.Request, _site: Site, reader: Reader) -> web.StreamResponse:
+    raise web.HTTPSeeOther("/mailings" if reader.role.sees_figures else "/publishing")
+
+
+async def _page(request: web.Request, site: Site, reader: Reader) -> tuple[figures.Page, str, bool]:
+    """A page of mailings, the name that was looked for, and whether it is the first page."""
+    named, cursor = request.query.get("named", "").strip()[:200], request.query.get("cursor")
+    named = named if named.isprintable() else ""
+    after = api.place(cursor, (int, str))
+    page = await site.ask(
+        figures.mailings, site.store, reader.tenant, A_PAGE, (after[0], after[1]) if after else None, named
+    )
+    return page, named, after is None
+
+
+@_figures
+async def _mailings(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
+    page, named, first = await _page(request, site, reader)
+    older = api.cursor(page.after) if page.after else None
+    return _render(request, "mailings", reader, mailings=page.mailings, named=named, first=first, older=older)
+
+
+@_figures
+async def _mailing(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
+    of = await api.one_mailing(site, reader, request.match_info["mailing"])
+    others = await site.ask(figures.usual, site.store, reader.tenant, of.mailing.mailing)
+    return _render(request, "mailing", reader, of=of, mailing=of.mailing, others=others, beside=_beside(of, others))
+
+
+def _beside(
+    of: figures.History, others: dict[str, list[figures.Usual]]
+) -> dict[str, list[tuple[int, Any, Reading | None]]]:
+    """Kind -> hours, how others did, how this one did: at hours at which others have figures."""
+    return {
+        kind: [(one.hours, one, dict(of.cells.get((kind, "all", "", "human"), ())).get(one.hours)) for one in found]
+        for kind, found in others.items()
+    }
+
+
+@_figures
+async def _trends(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
+    found = await site.ask(figures.months, site.store, reader.tenant)
+    devices = sorted({device for month in found for device in month.devices})
+    return _render(request, "trends", reader, months=found, devices=devices)
+
+
+@_for(lambda role: role.sees_publishing)
+async def _publishing(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
+    page, _, first = await _page(request, site, reader)
+    older = api.cursor(page.after) if page.after else None
+    return _render(request, "publishing", reader, mailings=page.mailings, first=first, older=older)
+
+
+async def _about(request: web.Request) -> web.StreamResponse:
+    if (moved := _asked_language(request)) is not None:
+        return moved
+    bound = Words("en").number(100 * NormalDist().cdf((2 * RHO) ** 0.5 / 2) + 0.5)
+    return _render(request, "about", await _reader(request), bound=bound)
+
+
+async def _api(request: web.Request) -> web.StreamResponse:
+    if (moved := _asked_language(request)) is not None:
+        return moved
+    return _render(
+        request,
+        "api",
+        await _reader(request),
+        description=openapi.description(),
+        endpoints=api.ENDPOINTS,
+        roles=openapi.roles,
+        root=api.ROOT,
+        url=request.app[SITE].settings.dashboard_url.rstrip("/"),
+        per_minute=request.app[SITE].settings.dashboard_requests_per_minute,
+    )
+
+
+# --- the same as CSV ---
+
+
+def _csv(name: str, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> web.Response:
+    """A CSV file. No cell is one that a spreadsheet would carry out: senders name mailings and links."""
+    written = io.StringIO()
+    writer = csv.writer(written)
+    writer.writerow(header)
+    writer.writerows([_harmless(value) for value in line] for line in lines)
+    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"', "Cache-Control": "private, no-cache"}
+    return web.Response(text=written.getvalue(), content_type="text/csv", charset="utf-8", headers=headers)
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+_FIGURE: Final = ("recipients", "margin", "at_most", "share", "share_margin", "too_few")
+
+
+def _cells(reading: Reading | None) -> tuple[Any, ...]:
+    if reading is None:
+        return ("",) * len(_FIGURE)
+    shares = ("" if one is None else f"{one:.6f}" for one in (reading.share, reading.share_margin))
+    few = "yes" if reading.too_few else "no"
+    return "" if reading.too_few else reading.recipients, reading.margin, reading.at_most, *shares, few
+
+
+@_figures
+async def _mailings_csv(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
+    found, after = [], None
+    while True:
+        page = await site.ask(figures.mailings, site.store, reader.tenant, 1_000, after)
+        found += page.mailings
+        if (after := page.after) is None:
+            break
+    kinds = [(kind, actor) for actor in figures.ACTORS for kind in figures.KINDS]
+    header = [f"{kind}_{actor}_{name}" for kind, actor in kinds for name in _FIGURE]
+    return _csv(
+        "mailings",
+        ["mailing", "name", "sent_at", "sent", "hours", *header],
+        (
+            (
+                one.mailing,
+                one.name,
+                moment(one.sent_ms).isoformat(),
+                one.recipients or "",
+                one.hours or "",
+                *(cell for kind in kinds for cell in _cells(one.totals.get(kind))),
+            )
+            for one in found
+        ),
+    )
+
+
+@_figures
+async def _mailing_csv(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
+    of = await api.one_mailing(site, reader, request.match_info["mailing"])
+    return _csv(
+        "mailing",
+        ["mailing", "hours", "kind", "dimension", "value", "actor", "sent", *_FIGURE],
+        (
+            (of.mailing.mailing, hours, kind, dimension, value, actor, reading.sent or "", *_cells(reading))
+            for (kind, dimension, value, actor), history in of.cells.items()
+            for hours, reading in history
+        ),
+    )
+
+
+@_figures
+async def _trends_csv(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
+    found = await site.ask(figures.months, site.store, reader.tenant)
+    return _csv(
+        "trends",
+        ["month", "mailings", "kind", "device", "sent", *_FIGURE],
+        (
+            (month.month.isoformat(), month.mailings, kind, device, reading.sent, *_cells(reading))
+            for month in found
+            for kind, device, reading in (
+                *((kind, "", reading) for kind, reading in month.totals.items()),
+                *(("open", device, reading) for device, reading in month.devices.items()),
+            )
+        ),
+    )
+
+
+def routes() -> list[web.RouteDef]:
+    """The pages' routes."""
+    return [
+        web.get("/", _start),
+        web.get("/login", _login),
+        web.post("/login", _login),
+        web.post("/logout", _logout),
+        web.get("/mailings", _mailings),
+        web.get("/mailings.csv", _mailings_csv),
+        web.get("/mailings/{mailing}", _mailing),
+        web.get("/mailings/{mailing}/figures.csv", _mailing_csv),
+        web.get("/trends", _trends),
+        web.get("/trends.csv", _trends_csv),
+        web.get("/publishing", _publishing),
+        web.get("/about", _about),
+        web.get("/api", _api),
+        web.get("/static/{hash}/{name}", _static),
+    ]

@@ -1,0 +1,71 @@
+"""What pages and API share: the store, who may read it, and how an error is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+
+from aiohttp import web
+
+from streams.dashboard.limits import Limits
+from streams.dashboard.readers import Reader, Readers
+from streams.dashboard.sessions import Sessions
+from streams.errors import SchleuseError
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+    from streams.stores import StoreClient
+
+P = ParamSpec("P")
+T = TypeVar("T")
+QUESTIONS_AT_ONCE: Final = 8
+TRIES_PER_MINUTE: Final = 20
+"""Wrong keys that one address may try."""
+
+
+class Problem(SchleuseError):
+    """An answer that is none: what the reader is told. No text of it was sent by her."""
+
+    def __init__(self, status: int, name: str, detail: str, wait_seconds: float = 0.0) -> None:
+        """`name`: a slug that stays the same for this kind of problem."""
+        super().__init__(detail)
+        self.status, self.name, self.detail, self.wait_seconds = status, name, detail, wait_seconds
+
+
+class Site:
+    """One running dashboard. Made and used in one event loop."""
+
+    def __init__(self, settings: Settings, store: StoreClient) -> None:
+        """`store`: the analytics store under the login `dashboard`."""
+        self.settings, self.store = settings, store
+        self.readers, self.sessions = Readers(store), Sessions()
+        per_minute = settings.dashboard_requests_per_minute
+        self.limits = Limits(per_minute, max(1, per_minute // 4))
+        self.tries = Limits(TRIES_PER_MINUTE, TRIES_PER_MINUTE)
+        self._threads = ThreadPoolExecutor(QUESTIONS_AT_ONCE, "question")
+
+    async def ask(self, question: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """Ask the store, in a thread. Raises what the question raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: question(*args, **named))
+
+    async def by_key(self, key: str, remote: str | None) -> Reader | None:
+        """Whom a key belongs to; None for a wrong one. Raises Problem when too many wrong ones came from an address."""
+        reader = await self.ask(self.readers.by_key, key)
+        if reader is None and (seconds := self.tries.wait(remote or "")):
+            raise Problem(429, "too-many-keys", "too many wrong keys came from this address: wait", seconds)
+        return reader
+
+    def admit(self, reader: Reader) -> None:
+        """Count a request. Raises Problem when there were too many."""
+        if seconds := self.limits.wait(reader.reader):
+            raise Problem(429, "too-many-requests", "too many requests with this key: wait, then go on", seconds)
+
+    def close(self) -> None:
+        """Wait for what is being asked, and close the connections."""
+        self._threads.shutdown()
+        self.store.close()
+
+
+SITE: Final = web.AppKey("site", Site)
