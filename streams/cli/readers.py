@@ -43,7 +43,10 @@ def readers() -> None:
 @readers.command()
 @click.option("--tenant", required=True, help="Whose figures.")
 @click.option(
-    "--role", required=True, type=click.Choice(list(ReaderRole)), help="What she is to see (docs/dashboard.md)."
+    "--role",
+    required=True,
+    type=click.Choice([role.value for role in ReaderRole]),
+    help="What she is to see (docs/dashboard.md).",
 )
 @click.option("--label", default="", help="Your own word for her, shown in the list. Need not be a name.")
 @click.option(

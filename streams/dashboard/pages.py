@@ -7,6 +7,7 @@ import csv
 import gzip
 import hashlib
 import io
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache, wraps
 from importlib import resources
@@ -15,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import jinja2
+import markupsafe
 from aiohttp import web
 
 from aggregates.figures import RHO
@@ -29,6 +31,7 @@ from streams.dashboard.words import LANGUAGES, Words
 SESSION: Final = "schleuse_session"
 LANGUAGE: Final = "schleuse_language"
 A_PAGE: Final = 25
+_CODE: Final = re.compile("`([^`]+)`")
 _YEAR: Final = 365 * 86400
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -46,8 +49,9 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["code"] = lambda text: _CODE.sub(r"<code>\1</code>", markupsafe.escape(text))
     made.filters["path"] = lambda text: quote(text, safe="")
-    made.globals.update(moment=moment, static=_address, languages=LANGUAGES, Words=Words)
+    made.globals.update(moment=moment, static=_address, languages=LANGUAGES, Words=Words, plotly_styles=_plotly_styles)
     return made
 
 
@@ -73,6 +77,13 @@ FILES: Final = ("style.css", "page.js", "icon.svg", "plotly.min.js")
 
 def _address(name: str) -> str:
     return f"/static/{_file(name)[2]}/{name}"
+
+
+@cache
+def _plotly_styles() -> list[str]:
+    """Under which ids plotly's parts look for style sheets of theirs before they write them."""
+    found = re.findall(r'getElementById\("([0-9a-f]{64})"\)', _file("plotly.min.js")[0].decode())
+    return sorted(set(found))
 
 
 async def _static(request: web.Request) -> web.StreamResponse:
@@ -176,13 +187,13 @@ def _local(path: str | None) -> str:
 
 
 def _same_site(request: web.Request) -> None:
-    """Raises Problem for a form that another site has sent (Origin: RFC 6454; Sec-Fetch-Site where there is none)."""
-    origin = request.headers.get("Origin")
+    """Raises Problem for a form that another site has sent: the browser says so (Sec-Fetch-Site; Origin, RFC 6454, where
+    it does not know that). What is no browser says neither, and has no cookie to be abused."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     own = {request.host.lower(), urlsplit(request.app[SITE].settings.dashboard_url).netloc.lower()}
-    if origin is None:
-        foreign = request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
-    else:
-        foreign = urlsplit(origin).netloc.lower() not in own
+    foreign = (
+        site not in ("same-origin", "none") if site else bool(origin) and urlsplit(origin).netloc.lower() not in own
+    )
     if foreign:
         raise Problem(403, "foreign-form", "this form was not sent from this site")
 

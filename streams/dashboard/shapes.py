@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 
 from aggregates.reading import Reading
 from streams.dashboard import figures
+
+Moment = Annotated[datetime.datetime, msgspec.Meta(tz=True)]
+"""A time with its zone, always UTC."""
 
 
 def moment(ms: int) -> datetime.datetime:
@@ -40,11 +44,11 @@ class Mailing(msgspec.Struct, frozen=True):
 
     mailing: str
     name: str
-    sent_at: datetime.datetime
+    sent_at: Moment
     sent: int | None
     hours: int | None
-    published_at: datetime.datetime | None
-    next_at: datetime.datetime | None
+    published_at: Moment | None
+    next_at: Moment | None
     opened: Figure | None
     clicked: Figure | None
     opened_by_machines: Figure | None
@@ -127,7 +131,7 @@ class Row(msgspec.Struct, frozen=True):
     actor: str
     sent: int | None
     figure: Figure
-    published_at: datetime.datetime
+    published_at: Moment
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -145,7 +149,7 @@ class Me(msgspec.Struct, frozen=True):
     reader: str
     tenant: str
     role: str
-    until: datetime.datetime
+    until: Moment
 
 
 class Problem(msgspec.Struct, frozen=True):

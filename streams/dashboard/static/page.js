@@ -109,7 +109,7 @@ function draw(figure) {
   if (kind === "lines" || kind === "beside") Object.assign(along, { type: "log", tickvals: [1, 3, 6, 12, 24, 72, 168, 720] });
   if (kind === "months") Object.assign(along, { type: "date", tickformat: "%m/%Y", dtick: "M1", tickangle: 0, nticks: 8 });
   if (kind === "months" && found[0].x.length > 6) along.dtick = `M${Math.ceil(found[0].x.length / 6)}`;
-  if (kind === "bars") Object.assign(axis, { autorange: "reversed", type: "category" });
+  if (kind === "bars") Object.assign(axis, { autorange: "reversed", type: "category", ticks: "outside", ticklen: 6, tickcolor: "rgba(0,0,0,0)" });
   const layout = {
     margin: { l: 8, r: 12, t: 8, b: 8 },
     paper_bgcolor: "rgba(0,0,0,0)",
@@ -118,7 +118,7 @@ function draw(figure) {
     separators: language === "de" ? ",." : ".,",
     hovermode: kind === "bars" ? "closest" : "x unified",
     hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), font: { color: color("ink") } },
-    legend: { orientation: "h", y: 1.12, x: 0 },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal" },
     showlegend: kind !== "bars",
     dragmode: false,
     xaxis: kind === "bars" ? percent : along,
