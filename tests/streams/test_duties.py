@@ -1,4 +1,4 @@
-"""The rights service: one duty's trouble is not the others', and a fault ends the process."""
+"""Duties: one's trouble is not the others', and a fault ends the process."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from streams.duties import Duty, Service
 from streams.errors import BrokerError, SettingsError, StoreUnavailable
-from streams.rights.desk import Desk
-from streams.rights.service import Duty, Service
 
-DESK = cast(Desk, object())  # nothing here asks it anything
+GIVEN = object()
 
 
-async def _serve(*table: Duty) -> int:
-    return await Service(DESK, table).run()
+async def _serve(*table: Duty[object]) -> int:
+    return await Service("service", GIVEN, table).run()
 
 
 def test_who_waits_is_tried_again_later_each_time_while_the_others_go_on() -> None:
@@ -29,8 +28,8 @@ def test_who_waits_is_tried_again_later_each_time_while_the_others_go_on() -> No
         calls["away"] += 1
         raise StoreUnavailable("not there") if calls["away"] % 2 else BrokerError("not there either")
 
-    async def quick(desk: Any) -> int:
-        assert desk is DESK
+    async def quick(given: Any) -> int:
+        assert given is GIVEN
         calls["quick"] += 1
         if calls["quick"] == 300:
             os.kill(os.getpid(), signal.SIGTERM)
