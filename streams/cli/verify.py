@@ -23,11 +23,17 @@ _COLOUR = {Verdict.HOLDS: "green", Verdict.FAILED: "red", Verdict.NOT_SAID: "yel
 def verify(settings: Settings, as_json: bool) -> None:
     """Check the promises on the running system, from the outside, and print a report to file.
 
-    It changes nothing but for one line in the audit trail, and may run while workers do. Exit code 1 if a check has
+    It changes nothing but for one line in the audit trail and the report that it files for the officer's view, and may
+    run while workers do. Exit code 1 if a check has
     failed. What cannot be said (a password that is not here, a claim that no worker finishes) is named, and is no
     failure.
     """
-    report = run(settings, ALL, said=lambda result: None if as_json else show(result))
+    report = run(
+        settings,
+        ALL,
+        said=lambda result: None if as_json else show(result),
+        not_filed=lambda why: click.echo(f"The report is not among the officer's: {why}", err=True),
+    )
     if as_json:
         click.echo(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2))
     else:

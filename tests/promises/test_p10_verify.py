@@ -110,6 +110,8 @@ def test_everything_holds_while_workers_write(lock: Lock) -> None:
     assert looked_at["erased"]["erased recipients"] > 0
     assert looked_at["mappings"]["mappings"] > 0
     assert looked_at["logins"]["logins"] == 9
+    ((kind, held, body),) = lock.rows(Store.ANALYTICS, "SELECT toString(kind), held, body FROM reports", Role.DASHBOARD)
+    assert (kind, held, json.loads(body)) == ("verify", True, said), "filed for the officer as it was printed"
     lock.settle()
 
 

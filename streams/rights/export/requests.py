@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from streams import tenants
+from streams.broker import admin, is_committed, log_ends
 from streams.errors import BadRow, BrokerError
 from streams.messages import Request, format_time, parse_request
 from streams.rights.export import bundle, gather, sealed
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
 
     from streams.rights.desk import Desk
     from streams.rights.export.sealed import SealedExport
+    from streams.settings import Settings
     from streams.tenants import TenantSettings
 
 KIND = "access"
+WHY = "access request "
+"""How the reason of such an export begins in the audit trail; the request's id follows."""
 AT_ONCE = 500  # fetched; erasures among them are passed over
 FETCH_MS = 300
 LONGEST_MS = 3_600_000  # between two looks: another duty may take its time
@@ -95,7 +99,7 @@ class AccessRequests:
         consumer = AIOKafkaConsumer(
             REQUESTS,
             bootstrap_servers=settings.broker,
-            group_id=f"{settings.group}-rights",
+            group_id=_group(settings),
             client_id="schleuse-rights",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -136,11 +140,24 @@ class AccessRequests:
             raise BrokerError(f"Kafka did not take a position in {REQUESTS} ({type(error).__name__})") from None
 
 
+def are_answered(settings: Settings) -> bool:
+    """Whether every access request that lies in Kafka now is answered, by whichever process. Blocking.
+
+    Raises BrokerError.
+    """
+    with admin(settings.broker, "asking what is answered") as client:
+        return is_committed(settings.broker, client, _group(settings), REQUESTS, log_ends(settings.broker, REQUESTS))
+
+
+def _group(settings: Settings) -> str:
+    return f"{settings.group}-rights"
+
+
 def answer(desk: Desk, request: Request) -> SealedExport:
     """The sealed export that answers a request. Blocking. Raises what `sealed.ensure` and `gather.of` raise."""
 
     def make() -> tuple[str, bytes]:
-        export = gather.of(desk, request.tenant, request.recipient, f"access request {request.request_id}")
+        export = gather.of(desk, request.tenant, request.recipient, WHY + request.request_id)
         return export.made_at, bundle.pack(bundle.files(export))
 
     name = sealed.key_name(desk.blind(request.tenant, request.recipient), request.request_id)
