@@ -10,7 +10,7 @@ memory of one recipient, where the state takes some 50 s a million. A recipient 
 she has for the purpose `engagement`; a kind about which she has said nothing is `anonymous`, as it is for her events.
 Her last word of a kind is the line of the latest `decided_at` that had an effect, of two the lower one, as in
 pseudonymizer/consent.py; of a state that was lost only `off` is left, as in streams/incarnation.py. What an erasure
-leaves counts where it is `off`.
+leaves counts where it is `off`. docs/officer.md names the one case in which this says too little.
 """
 
 from __future__ import annotations
