@@ -187,8 +187,10 @@ def _local(path: str | None) -> str:
 
 
 def _same_site(request: web.Request) -> None:
-    """Raises Problem for a form that another site has sent: the browser says so (Sec-Fetch-Site; Origin, RFC 6454, where
-    it does not know that). What is no browser says neither, and has no cookie to be abused."""
+    """Raises Problem for a form that another site has sent: the browser says so (Sec-Fetch-Site; or Origin, RFC 6454).
+
+    What is no browser says neither, and has no cookie that could be abused.
+    """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     own = {request.host.lower(), urlsplit(request.app[SITE].settings.dashboard_url).netloc.lower()}
     foreign = (
