@@ -16,6 +16,7 @@ import msgspec
 from aiohttp import web
 
 from streams.dashboard import figures, shapes
+from streams.dashboard import officer as proof
 from streams.dashboard.readers import Reader, ReaderRole
 from streams.dashboard.site import SITE, Problem, Site
 
@@ -126,6 +127,10 @@ async def _trends(site: Site, reader: Reader, _given: Mapping[str, Any]) -> shap
     return shapes.Trends([shapes.month(one) for one in await site.ask(figures.months, site.store, reader.tenant)])
 
 
+async def _officer(site: Site, reader: Reader, _given: Mapping[str, Any]) -> shapes.Officer:
+    return shapes.officer(await site.ask(proof.officer, site.store, reader.tenant))
+
+
 def _sees_figures(role: ReaderRole) -> bool:
     return role.sees_figures
 
@@ -162,6 +167,7 @@ ENDPOINTS: Final = (
         (_CURSOR, Parameter("limit", "at most so many", int, 1_000, 1, 10_000)),
     ),
     Endpoint("/trends", "Month by month.", _trends, shapes.Trends, _sees_figures),
+    Endpoint("/officer", "Counts by day, reports, budgets.", _officer, shapes.Officer, lambda role: role.sees_proof),
 )
 
 

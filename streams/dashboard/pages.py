@@ -21,10 +21,10 @@ from aiohttp import web
 
 from aggregates.figures import RHO
 from aggregates.reading import Reading
-from streams.dashboard import api, figures, openapi
+from streams.dashboard import api, figures, openapi, shapes
+from streams.dashboard import officer as proof
 from streams.dashboard.readers import Reader, ReaderRole
 from streams.dashboard.sessions import SESSION_SECONDS
-from streams.dashboard.shapes import moment
 from streams.dashboard.site import SITE, Problem, Site
 from streams.dashboard.words import LANGUAGES, Words
 
@@ -51,7 +51,9 @@ def _templates() -> jinja2.Environment:
     )
     made.filters["code"] = lambda text: _CODE.sub(r"<code>\1</code>", markupsafe.escape(text))
     made.filters["path"] = lambda text: quote(text, safe="")
-    made.globals.update(moment=moment, static=_address, languages=LANGUAGES, Words=Words, plotly_styles=_plotly_styles)
+    made.globals.update(
+        moment=shapes.moment, static=_address, languages=LANGUAGES, Words=Words, plotly_styles=_plotly_styles
+    )
     return made
 
 
@@ -283,6 +285,40 @@ async def _publishing(request: web.Request, site: Site, reader: Reader) -> web.S
     return _render(request, "publishing", reader, mailings=page.mailings, first=first, older=older)
 
 
+# What of the daily counts is shown together, in this order; of keys there is no curve worth looking at.
+_COUNTS: Final = (
+    ("requests", ("requests",)),
+    ("receipts", ("receipts",)),
+    ("choices", ("grants", "withdrawals")),
+    ("modes", ("recipients",)),
+    ("keys", ("keys",)),
+)
+
+
+@_for(lambda role: role.sees_proof)
+async def _officer(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
+    found = await site.ask(proof.officer, site.store, reader.tenant)
+    sections = [(name, [one for one in found.series if one.what in whats]) for name, whats in _COUNTS]
+    days = sorted({day for one in found.series for day, _ in one.days})
+    return _render(
+        request,
+        "officer",
+        reader,
+        sections=sections,
+        days=days,
+        reports=found.reports,
+        results=shapes.results,
+        spent=found.spent,
+    )
+
+
+@_for(lambda role: role.sees_proof)
+async def _officer_csv(_request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
+    found = await site.ask(proof.officer, site.store, reader.tenant)
+    lines = ((day.isoformat(), one.what, one.value, count) for one in found.series for day, count in one.days)
+    return _csv("officer", ["day", "what", "value", "count"], lines)
+
+
 async def _about(request: web.Request) -> web.StreamResponse:
     if (moved := _asked_language(request)) is not None:
         return moved
@@ -351,7 +387,7 @@ async def _mailings_csv(request: web.Request, site: Site, reader: Reader) -> web
             (
                 one.mailing,
                 one.name,
-                moment(one.sent_ms).isoformat(),
+                shapes.moment(one.sent_ms).isoformat(),
                 one.recipients or "",
                 one.hours or "",
                 *(cell for kind in kinds for cell in _cells(one.totals.get(kind))),
@@ -406,6 +442,8 @@ def routes() -> list[web.RouteDef]:
         web.get("/trends", _trends),
         web.get("/trends.csv", _trends_csv),
         web.get("/publishing", _publishing),
+        web.get("/officer", _officer),
+        web.get("/officer.csv", _officer_csv),
         web.get("/about", _about),
         web.get("/api", _api),
         web.get("/static/{hash}/{name}", _static),

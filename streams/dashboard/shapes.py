@@ -10,6 +10,7 @@ import msgspec
 
 from aggregates.reading import Reading
 from streams.dashboard import figures
+from streams.dashboard import officer as proof
 
 Moment = Annotated[datetime.datetime, msgspec.Meta(tz=True)]
 """A time with its zone, always UTC."""
@@ -143,6 +144,48 @@ class Rows(msgspec.Struct, frozen=True):
     more: bool
 
 
+class Count(msgspec.Struct, frozen=True):
+    """The last count of a day (UTC), exact: docs/officer.md says of what."""
+
+    day: datetime.date
+    what: str
+    value: str
+    count: int
+
+
+class Result(msgspec.Struct, frozen=True):
+    """One line of a report: a check of `schleuse verify`, or an attack and how often it was right."""
+
+    name: str
+    says: str
+    held: bool
+    right: float | None
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The newest report of its kind, `verify` or `attack`. It is about the system as a whole."""
+
+    kind: str
+    at: Moment
+    held: bool
+    results: list[Result]
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """What a mailing's figures have cost of their privacy."""
+
+    mailing: str
+    rho: float
+
+
+class Officer(msgspec.Struct, frozen=True):
+    """What a tenant's data protection officer sees: counts by day, reports, and the budget spent of each mailing."""
+
+    counts: list[Count]
+    reports: list[Report]
+    spent: list[Spent]
+
+
 class Me(msgspec.Struct, frozen=True):
     """Whom the key belongs to."""
 
@@ -232,6 +275,25 @@ def month(one: figures.Month) -> Month:
     order = sorted(one.devices.items(), key=lambda item: -item[1].recipients)
     opened, clicked = (maybe(one.totals.get(kind)) for kind in figures.KINDS)
     return Month(one.month, one.mailings, opened, clicked, devices(order))
+
+
+def officer(of: proof.Officer) -> Officer:
+    """The officer's view as it is answered."""
+    return Officer(
+        [Count(day, one.what, one.value, count) for one in of.series for day, count in one.days],
+        [Report(one.kind, moment(one.at_ms), one.held, results(one)) for one in of.reports.values()],
+        [Spent(mailing, round(rho, 6)) for mailing, rho in of.spent.items()],
+    )
+
+
+def results(report: proof.Report) -> list[Result]:
+    """What stands in a report for everybody: names and verdicts; the rest is the operator's."""
+    found: list[Result] = []
+    for check in report.body.get("checks", ()):
+        found.append(Result(str(check["name"]), str(check["says"]), check["verdict"] == "holds", None))
+    for attack in report.body.get("attacks", ()):
+        found.append(Result(str(attack["name"]), str(attack["says"]), bool(attack["held"]), float(attack["right"])))
+    return found
 
 
 def row(one: figures.Row) -> Row:

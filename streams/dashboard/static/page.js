@@ -70,6 +70,7 @@ function line(column, name, dash) {
 
 const KINDS = {
   lines: (found) => found.flatMap((column) => line(column, column.series)),
+  days: (found) => found.flatMap((column) => line(column, column.series)),
   months: (found) => found.flatMap((column) => line(column, column.series)),
   beside: (found) =>
     found.flatMap((column) => {
@@ -104,11 +105,13 @@ function draw(figure) {
     figure.insertBefore(plot, figure.querySelector("details"));
   }
   const axis = { color: color("soft"), gridcolor: color("line"), zerolinecolor: color("line"), fixedrange: true, automargin: true };
-  const percent = { ...axis, ticksuffix: "\u00a0%", rangemode: "tozero" };
+  const upward = { ...axis, rangemode: "tozero", ...(kind === "days" ? { tickformat: ",d" } : { ticksuffix: "\u00a0%" }) };
   const along = { ...axis, title: { text: figure.dataset.xTitle || "", standoff: 8 } };
   if (kind === "lines" || kind === "beside") Object.assign(along, { type: "log", tickvals: [1, 3, 6, 12, 24, 72, 168, 720] });
   if (kind === "months") Object.assign(along, { type: "date", tickformat: "%m/%Y", dtick: "M1", tickangle: 0, nticks: 8 });
   if (kind === "months" && found[0].x.length > 6) along.dtick = `M${Math.ceil(found[0].x.length / 6)}`;
+  if (kind === "days") Object.assign(along, { type: "date", tickformat: language === "de" ? "%d.%m." : "%d %b", nticks: 8 });
+  if (kind === "days" && found[0].x.length < 8) along.tickvals = found[0].x;
   if (kind === "bars") Object.assign(axis, { autorange: "reversed", type: "category", ticks: "outside", ticklen: 6, tickcolor: "rgba(0,0,0,0)" });
   const layout = {
     margin: { l: 8, r: 12, t: 8, b: 8 },
@@ -121,8 +124,8 @@ function draw(figure) {
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal" },
     showlegend: kind !== "bars",
     dragmode: false,
-    xaxis: kind === "bars" ? percent : along,
-    yaxis: kind === "bars" ? axis : percent,
+    xaxis: kind === "bars" ? upward : along,
+    yaxis: kind === "bars" ? axis : upward,
   };
   Plotly.react(plot, KINDS[kind](found), layout, { displayModeBar: false, responsive: true, locale: language });
 }
