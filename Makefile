@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: help setup demo test test-kafka soak fuzz check format lock clean bench-setup bench-compare bench-lock \
-	bench bench-worker bench-latency bench-growth bench-preferences bench-steady bench-capacity
+	bench bench-worker bench-latency bench-growth bench-preferences bench-steady bench-capacity bench-figures
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -73,6 +73,9 @@ bench-compare: bench-setup   ## the same work by Schleuse, Faust, Quix, Bytewax,
 
 bench-accuracy: bench-setup  ## how far published figures are from the exact ones: into docs/publishing.md
 	.venv-bench/bin/python -m benchmarks.accuracy
+
+bench-figures: setup  ## publishing 2,000 mailings of 50 million events: into docs/publishing.md (2 GB of disk, ten minutes)
+	$(BIN)/python -m benchmarks.figures
 
 bench-lock: setup   ## write benchmarks/requirements.txt anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra embedded --extra publish -c requirements.lock pyproject.toml benchmarks/requirements.in -o benchmarks/requirements.txt

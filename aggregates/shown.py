@@ -7,10 +7,9 @@ same for every earlier step: a caller may rely on that.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
-
-import numpy as np
 
 from aggregates.continual import Floats, factor, totals
 from aggregates.figures import FIGURES, RHO, Z95, Figure
@@ -45,39 +44,37 @@ def shown(
     not known, and nothing is capped by it. Raises ValueError when a figure has another number of cells.
     """
     of_cell: dict[tuple[Figure, str], list[Shown]] = {}
-    tops: dict[tuple[str, str], dict[int, float]] = {}  # of what a figure's cells are parts of, by kind and actor
+    tops: dict[tuple[str, str], dict[int, int]] = {}  # of what a figure's cells are parts of, by kind and actor
     for figure in sorted(measurements, key=lambda one: (one.dimension != "all", FIGURES.index(one))):
         measured, values = measurements[figure], figure.values(links)
         if measured.ndim != 2 or measured.shape[1] != len(values):
             raise ValueError(f"measurements of {figure.kind} by {figure.dimension} are not of {len(values)} cells")
-        deviations = figure.sigma(len(values), rho) * factor(len(figure.steps)).errors[: len(measured)]
-        raw = totals(len(figure.steps), measured)
+        deviations = (figure.sigma(len(values), rho) * factor(len(figure.steps)).errors[: len(measured)]).tolist()
+        raw = totals(len(figure.steps), measured).T.tolist()
         steps = figure.steps[: len(measured)]
         above = tops.get((figure.kind, figure.actor), {})
-        caps = np.array([above.get(step, float(sent) if sent else np.inf) for step in steps])
-        for column, value in enumerate(values):
-            figures = _rising(raw[:, column], deviations, caps)
+        caps: list[float] = [above.get(step, sent if sent else math.inf) for step in steps]
+        for value, total in zip(values, raw, strict=True):
+            figures = _rising(total, deviations, caps)
             if figure.dimension == "all":
                 tops[figure.kind, figure.actor] = dict(zip(steps, figures, strict=True))
-            margins = np.ceil(np.abs(figures - raw[:, column]) + Z95 * deviations)
             of_cell[figure, value] = [
-                Shown(step, int(recipients), int(margin))
-                for step, recipients, margin in zip(steps, figures, margins, strict=True)
+                Shown(step, recipients, math.ceil(abs(recipients - noisy) + Z95 * deviation))
+                for step, recipients, noisy, deviation in zip(steps, figures, total, deviations, strict=True)
             ]
     return of_cell
 
 
-def _rising(raw: Floats, deviations: Floats, caps: Floats) -> Floats:
+def _rising(raw: Sequence[float], deviations: Sequence[float], caps: Sequence[float]) -> list[int]:
     """Whole numbers that never fall.
 
     The largest of noisy totals is too large, the more so the less goes on: so a total has to exceed what is shown by
     something then. Where much goes on nothing is held back. (docs/publishing.md measures both.)
     """
-    figures = np.zeros(len(raw))
-    figure = 0.0
-    for step, total in enumerate(raw):
+    figures, figure = [], 0
+    for step, (total, deviation, cap) in enumerate(zip(raw, deviations, caps, strict=True)):
         grown = total - raw[step - min(step, LOOK_BACK)] if step else total
-        idle = min(1.0, max(0.0, 1.0 - grown / (LOOK_BACK * deviations[step])))
-        figure = min(max(figure, float(np.rint(total - HELD_BACK * idle * deviations[step]))), caps[step])
-        figures[step] = figure
+        idle = min(1.0, max(0.0, 1.0 - grown / (LOOK_BACK * deviation)))
+        figure = int(min(max(figure, round(total - HELD_BACK * idle * deviation)), cap))
+        figures.append(figure)
     return figures

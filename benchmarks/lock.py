@@ -120,12 +120,12 @@ class Worker:
 class Lock:
     """A stack with topics, tables and tenants, and any number of workers. Use `made`."""
 
-    def __init__(self, stack: Stack, partitions: int, settings: dict[str, str]) -> None:
+    def __init__(self, stack: Stack, partitions: int, settings: dict[str, str], tenants: str = TENANTS) -> None:
         self.stack, self.partitions = stack, partitions
         self.environment = {**os.environ, "SCHLEUSE_PARTITIONS": str(partitions), **settings}
         self.command = [sys.executable, "-m", "streams.cli", "--config", str(stack.settings_file)]
         self.workers: list[Worker] = []
-        (stack.directory / "tenants.toml").write_text(TENANTS)
+        (stack.directory / "tenants.toml").write_text(tenants)
         for step in (["topics"], ["migrate"], ["tenants", "apply", "--yes"]):
             done = subprocess.run(
                 [*self.command, *step], env=self.environment, capture_output=True, text=True, check=False
@@ -195,16 +195,18 @@ class Lock:
 
 
 @contextlib.contextmanager
-def made(broker: str = "kafka", partitions: int = 4, keep: Path | None = None, **settings: str) -> Iterator[Lock]:
+def made(
+    broker: str = "kafka", partitions: int = 4, keep: Path | None = None, tenants: str = TENANTS, **settings: str
+) -> Iterator[Lock]:
     """A lock in a directory of its own (`keep`, or one that is deleted); everything is ended at the end.
 
-    `settings`: SCHLEUSE_... variables of every command.
+    `tenants`: the text of tenants.toml. `settings`: SCHLEUSE_... variables of every command.
     """
     folder = keep or Path(tempfile.mkdtemp(prefix="schleuse-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with Stack(folder, broker, die_with_parent=True) as stack:  # type: ignore[arg-type]  # argparse's choices
-            lock = Lock(stack, partitions, settings)
+            lock = Lock(stack, partitions, settings, tenants)
             try:
                 yield lock
             finally:

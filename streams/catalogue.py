@@ -646,6 +646,7 @@ TABLES: tuple[Place, ...] = (
             ("new", BEHAVIOUR, "recipients that are new in the step, by cell; a count of one is one person's"),
             ("measured", NO, "sums of them with noise"),
             ("rho", NO, "how much of the mailing's privacy budget the figure spent"),
+            ("budget", NO, "how much all figures of the mailing may spend"),
             ("at", NO, "when"),
             _DEADLINE,
         ),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from aggregates.figures import RHO
 from pseudonymizer.consent import Mode
 from streams import controller
 from streams.errors import SettingsError
@@ -32,6 +33,8 @@ LONGEST_DAYS = 3650
 _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _URL_KEY = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+_KEYS = ("local_part", "links", "url_keys", "window", "purposes", "feed", "publishing")
+RHOS = (0.001, 1.0)
 
 Links = Literal["declared", "path"]
 
@@ -52,7 +55,8 @@ class TenantSettings:
     declared, or may be its URL's path. `url_keys`: query keys that stay. `feed_mailing`: the field in which a vendor's
     body names the mailing. `window_days`: how long after its sending a mailing is counted; then it closes.
     `feed_names`: what a row keeps of an event's `feed`, beside VENDORS; any other is kept as `other`: it could name
-    somebody.
+    somebody. `rho`: what the figures of a mailing may spend that begins from now on (docs/publishing.md); for one that
+    has begun it changes nothing.
     """
 
     name: str
@@ -63,6 +67,7 @@ class TenantSettings:
     feed_mailing: str
     window_days: int = 30
     feed_names: tuple[str, ...] = ()
+    rho: float = RHO
 
     def ceiling(self, purpose: str) -> Mode:
         """The highest mode for a purpose; one that the tenant does not have, or no longer, allows nothing new."""
@@ -94,12 +99,17 @@ def parse(text: str) -> dict[str, TenantSettings]:
 
 
 def to_json(tenants: Mapping[str, TenantSettings]) -> str:
-    """Canonical JSON: names sorted, no blanks, every default written out. Equal settings give equal bytes."""
+    """Canonical JSON: names sorted, no blanks, every default written out. Equal settings give equal bytes.
+
+    Only `publishing` is left out where it is the default: earlier releases knew nothing of it, and their settings have
+    to keep their fingerprints. So its default stays what it is.
+    """
     return json.dumps(
         {
             name: {
                 "feed": {"mailing": tenant.feed_mailing, "names": sorted(tenant.feed_names)},
                 "links": tenant.links,
+                **({} if tenant.rho == RHO else {"publishing": {"rho": tenant.rho}}),  # see `to_json`
                 "local_part": "lower" if tenant.lower_local else "keep",
                 "purposes": {
                     purpose: {"ceiling": limits.ceiling.word, "retention": f"{limits.retention_days} days"}
@@ -193,6 +203,7 @@ def _flat(tenant: TenantSettings) -> dict[str, str]:
         "url_keys": ", ".join(sorted(tenant.url_keys)) or "none",
         **purposes,
         "window": f"{tenant.window_days} days",
+        "publishing.rho": f"{tenant.rho:g}",
         "feed.mailing": tenant.feed_mailing,
         "feed.names": ", ".join(sorted(tenant.feed_names)) or "none",
     }
@@ -203,7 +214,7 @@ def _flat(tenant: TenantSettings) -> dict[str, str]:
 
 def _tenant(name: str, table: Any) -> TenantSettings:
     _check_name(name, "a tenant's name")
-    known = _table(table, f"[{name}]", ("local_part", "links", "url_keys", "window", "purposes", "feed", "controller"))
+    known = _table(table, f"[{name}]", (*_KEYS, "controller"))
     controller.parse(name, known.get("controller", {}))  # checked here, read again where it is needed
     purposes = _table(known.get("purposes", {}), f"[{name}.purposes]", None)
     feed = _table(known.get("feed", {}), f"[{name}.feed]", ("mailing", "names"))
@@ -216,6 +227,10 @@ def _tenant(name: str, table: Any) -> TenantSettings:
     names = feed.get("names", [])
     if not isinstance(names, list) or not all(isinstance(one, str) and _NAME.fullmatch(one) for one in names):
         raise SettingsError(f"[{name}.feed] names must be a list of names (letters, digits, . _ -, 1 to 64 characters)")
+    publishing = _table(known.get("publishing", {}), f"[{name}.publishing]", ("rho",))
+    rho = publishing.get("rho", RHO)
+    if not isinstance(rho, int | float) or isinstance(rho, bool) or not RHOS[0] <= rho <= RHOS[1]:
+        raise SettingsError(f"[{name}.publishing] rho must be a number from {RHOS[0]:g} to {RHOS[1]:g}")
     return TenantSettings(
         name=name,
         lower_local=_choice(known, "local_part", ("keep", "lower"), f"[{name}]") == "lower",
@@ -225,6 +240,7 @@ def _tenant(name: str, table: Any) -> TenantSettings:
         feed_mailing=mailing,
         feed_names=tuple(sorted(set(names))),
         window_days=_duration(known, "window", WINDOW, f"[{name}]"),
+        rho=float(rho),
     )
 
 

@@ -10,6 +10,8 @@ A number is drawn once for each figure and step, whatever crashes, is done twice
  3  what is new in a step is what is distinct up to it, less all that was new in earlier draws, which stand in `draws`
     beside what was measured, in the same row: a batch that is there is all there
  4  a row of `draws` goes when the mailing's last step is published; from then on nothing is drawn of it any more
+ 5  what a mailing's figures may spend is said by its tenant's settings when its first step is drawn, stands in each of
+    its rows of `draws`, and is taken from there ever after: no setting changes it for a mailing that has begun
 
 A step is due when its hour has passed and everything that lay in Kafka at some later moment is counted: so a backlog
 publishes what had arrived, and not its middle. What arrives later is new in the next step.
@@ -27,7 +29,7 @@ import pyarrow as pa
 import structlog
 
 from aggregates.continual import measured
-from aggregates.figures import FIGURES, RHO, Figure
+from aggregates.figures import FIGURES, Figure
 from aggregates.shown import shown
 from aggregates.steps import HOUR_MS, HOURS
 from streams.broker import admin, is_committed, log_ends
@@ -35,6 +37,7 @@ from streams.errors import SchleuseError, StoreLate
 from streams.mailings import NAMED, Declared, Mailing, declared
 from streams.publish.noise import draw
 from streams.stores import TIME, Role, Store, StoreClient, arrow, connect
+from streams.tenants import TenantSettings, in_force
 from streams.topics import EVENTS
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ _DRAWS: Final = pa.schema(
         "new": pa.list_(pa.uint64()),
         "measured": pa.list_(pa.float64()),
         "rho": pa.float64(),
+        "budget": pa.float64(),
         "deadline": TIME,
     }
 )
@@ -82,7 +86,8 @@ _PUBLISHED: Final = pa.schema(
     }
 )
 Cells = dict[tuple[str, ...], list[tuple[int, int]]]
-"""Kind, dimension, actor, value -> step and distinct recipients in all steps up to it, where there were any."""
+"""Kind, dimension, actor, value -> step and distinct recipients in all steps up to it, where there were any; in no
+order, and of one step there may be two: the larger holds."""
 
 
 class CountsFell(SchleuseError):
@@ -101,9 +106,10 @@ class Measured(NamedTuple):
 
 @dataclass(slots=True)
 class Drawn:
-    """What was drawn of a mailing so far; step by cell, the steps in order."""
+    """What was drawn of a mailing so far; step by cell, the steps in order. `budget`: rho of all its figures."""
 
     links: tuple[str, ...]
+    budget: float
     new: dict[Figure, list[list[int]]] = field(default_factory=dict)
     measured: dict[Figure, list[list[float]]] = field(default_factory=dict)
     batches: dict[int, int] = field(default_factory=dict)
@@ -161,8 +167,9 @@ class Publisher:
         if len(self._marks) > 1:  # the oldest will be reached first; of the others the newest says most
             self._marks = [self._marks[0], self._marks[-1]]
 
-    def _due(self) -> dict[Mailing, tuple[Declared, list[int]]]:
-        """Mailings with steps that are due, in order, and were not drawn."""
+    def _due(self, tenants: Mapping[str, TenantSettings]) -> dict[Mailing, tuple[Declared, list[int]]]:
+        """Mailings with steps that are due, in order, and were not drawn. None begins whose tenant has no settings in
+        force: nobody has said what it may spend."""
         drawn = {
             (tenant, mailing): step
             for tenant, mailing, step in self._store.rows(
@@ -175,6 +182,8 @@ class Publisher:
         found: dict[Mailing, tuple[Declared, list[int]]] = {}
         for mailing, said in declared(self._store).items():
             first = drawn.get(mailing, -1) + 1
+            if not first and mailing[0] not in tenants:
+                continue
             passed = (self._counted_until - said.sent_ms) // HOUR_MS
             steps = [step for step in range(first, len(HOURS)) if HOURS[step] <= passed]
             if steps:
@@ -193,23 +202,24 @@ class Publisher:
             "reading the newest batch",
             "SELECT max(batch) FROM (SELECT batch FROM draws UNION ALL SELECT batch FROM published)",
         )
-        batch, deadline = int(newest) + 1, self._deadline()
-        due = {mailing: of for mailing, of in self._due().items() if mailing not in fell}
-        some = dict(list(due.items())[:AT_ONCE])
-        before, distinct = self._drawn(NAMED, {"mailings": list(some)}), self._distinct(list(some))
+        batch, until = int(newest) + 1, self._deadline()
+        tenants = in_force(self._store)
+        due = {mailing: of for mailing, of in self._due(tenants).items() if mailing not in fell}
+        some = dict(sorted(due.items(), key=lambda one: one[1][1])[:AT_ONCE])  # with equal steps together
+        before = self._drawn(NAMED, {"mailings": list(some)})
+        distinct = self._distinct({mailing: steps for mailing, (_, steps) in some.items()})
         found: list[tuple[Mailing, Drawn, Measured]] = []
         for mailing, (said, steps) in some.items():
-            drawn = before.get(mailing) or Drawn(said.links)
-            if len(drawn.batches) != steps[0]:
+            drawn = before.get(mailing)
+            if len(drawn.batches if drawn else ()) != steps[0]:
                 raise StoreLate("another publisher is at work on the same mailings")
+            drawn = drawn or Drawn(said.links, tenants[mailing[0]].rho)
             try:
-                new = [(mailing, drawn, one) for step in steps for one in _measure(drawn, step, distinct[mailing])]
+                found += [(mailing, drawn, one) for one in tuple(_measure(drawn, steps, distinct[mailing]))]
             except CountsFell:
                 fell.add(mailing)
-            else:
-                found += new
         rows = [
-            (batch, *mailing, one.step, *_name(one.figure), list(drawn.links), one.new, noisy, one.rho, deadline)
+            (batch, *mailing, one.step, *_name(one.figure), drawn.links, one.new, noisy, one.rho, drawn.budget, until)
             for (mailing, drawn, one), noisy in zip(found, _with_noise(found), strict=True)
         ]
         if rows:
@@ -220,37 +230,50 @@ class Publisher:
         """Everything that was drawn of the mailings for which a condition, with its parameters, holds."""
         found: dict[Mailing, Drawn] = {}
         by_name = {_name(figure): figure for figure in FIGURES}
-        for tenant, mailing, step, kind, dimension, actor, links, new, noisy, batch in self._store.rows(
+        for tenant, mailing, kind, dimension, actor, links, budget, steps in self._store.rows(
             "reading draws",
-            "SELECT toString(tenant), mailing, step, toString(kind), toString(dimension), toString(actor), links, new, "
-            f"measured, batch FROM draws WHERE {which} ORDER BY tenant, mailing, step",
+            "SELECT toString(tenant), mailing, toString(kind), toString(dimension), toString(actor), any(links), "
+            "min(budget), arraySort(groupArray((step, batch, new, measured))) "
+            f"FROM draws WHERE {which} GROUP BY tenant, mailing, kind, dimension, actor",
             names,
         ):
-            drawn = found.setdefault((tenant, mailing), Drawn(tuple(links)))
+            drawn = found.setdefault((tenant, mailing), Drawn(tuple(links), budget))
             figure = by_name[kind, dimension, actor]
-            drawn.batches[step] = batch
-            drawn.new.setdefault(figure, []).append(new)
-            drawn.measured.setdefault(figure, []).append(noisy)
+            drawn.new[figure] = [new for _, _, new, _ in steps]
+            drawn.measured[figure] = [noisy for _, _, _, noisy in steps]
+            drawn.batches.update((step, batch) for step, batch, _, _ in steps)
         return found
 
-    def _distinct(self, which: Sequence[Mailing]) -> dict[Mailing, Cells]:
-        """The cells of these mailings: from the sets, and from the integers that they became.
+    def _distinct(self, due: Mapping[Mailing, Sequence[int]]) -> dict[Mailing, Cells]:
+        """The cells of these mailings, of the figures that have one of these steps: from the sets, and from the
+        integers that they became.
 
         Where a mailing is being closed both are there, and the larger holds.
         """
-        found: dict[Mailing, Cells] = {mailing: {} for mailing in which}
-        cell = ", ".join(f"toString({name})" for name in ("tenant", "mailing", "kind", "dimension", "actor", "value"))
-        upto = "OVER (PARTITION BY tenant, mailing, kind, dimension, actor, value ORDER BY step)"
+        found: dict[Mailing, Cells] = {mailing: {} for mailing in due}
+        steps = {step for of in due.values() for step in of}
+        figures = [_name(figure) for figure in FIGURES if steps.intersection(figure.steps)]
+        named = {"mailings": list(due), "figures": figures, "last": max(steps, default=0)}
+        cell = "tenant, mailing, kind, dimension, actor, value"
+        which = f"{NAMED} AND step <= {{last:UInt8}} AND (kind, dimension, actor) IN "
+        which += "{figures:Array(Tuple(String, String, String))}"
+        if len(steps) == 1:  # all sets of a cell at once: half the time of one after the other
+            joined = f"{{last:UInt8}} AS upto, uniqExactMerge(recipients) AS counted FROM cells_unique WHERE {which} "
+            joined += f"GROUP BY {cell}"
+        else:
+            joined = f"step AS upto, uniqExactMerge(recipients) OVER (PARTITION BY {cell} ORDER BY step) AS counted "
+            joined += f"FROM cells_unique WHERE {which}"
         for table, counted in (
-            ("cells_unique", f"uniqExactMerge(recipients) {upto}"),
-            ("cells_closed", "recipients"),  # after the sets: what is gone from them is here
+            ("cells_unique", joined),  # before the integers: what is gone from the sets is there
+            ("cells_closed", f"step AS upto, recipients AS counted FROM cells_closed WHERE {which}"),
         ):
-            for tenant, mailing, *of, step, recipients in self._store.rows(
+            names = ", ".join(f"toString({name})" for name in cell.split(", "))
+            for tenant, mailing, *of, counts in self._store.rows(
                 f"reading {table}",
-                f"SELECT {cell}, step, {counted} FROM {table} WHERE {NAMED}",
-                {"mailings": list(which)},
+                f"SELECT {names}, groupArray((upto, counted)) FROM (SELECT {cell}, {counted}) GROUP BY {cell}",
+                named,
             ):
-                found[tenant, mailing].setdefault(tuple(of), []).append((step, recipients))
+                found[tenant, mailing].setdefault(tuple(of), []).extend(counts)
         return found
 
     # --- showing ---
@@ -289,33 +312,47 @@ class Publisher:
         return self._store.now_ms() + int(self._settings.insert_deadline_seconds * 1000)
 
 
-def _measure(drawn: Drawn, step: int, cells: Cells) -> Iterator[Measured]:
-    """Rule 3, for one step: each figure that is due, without noise. Adds what is new to `drawn`. Raises CountsFell."""
+def _measure(drawn: Drawn, steps: Sequence[int], cells: Cells) -> Iterator[Measured]:
+    """Rule 3: each figure at those of these steps that it has, without noise. Adds what is new to `drawn`. Raises
+    CountsFell."""
     for figure in FIGURES:
-        if step not in figure.steps:
+        due = [step for step in steps if step in figure.steps]
+        if not due:
             continue
-        before = drawn.new.setdefault(figure, [])
-        counted = [
-            max((of for at, of in cells.get((*_name(figure), value), ()) if at <= step), default=0)
-            for value in figure.values(drawn.links)
-        ]
-        new = [now - sum(earlier) for now, *earlier in zip(counted, *before, strict=True)]
-        if min(new) < 0:
-            raise CountsFell("a cell has fewer recipients than were measured before")
+        before, name = drawn.new.setdefault(figure, []), _name(figure)
         first = not before
-        before.append(new)
-        exact = measured(len(figure.steps), np.array(before, float))[-1]
-        yield Measured(figure, step, new, exact.tolist(), figure.share * RHO if first else 0.0)
+        counted = [_upto(due, cells.get((*name, value), ())) for value in figure.values(drawn.links)]
+        gone = [sum(earlier) for earlier in zip(*before, strict=True)] or [0] * len(counted)
+        for now in zip(*counted, strict=True):
+            new = [after - earlier for after, earlier in zip(now, gone, strict=True)]
+            if min(new) < 0:
+                raise CountsFell("a cell has fewer recipients than were measured before")
+            before.append(new)
+            gone = list(now)
+        exact = measured(len(figure.steps), np.array(before, float))[-len(due) :].tolist()
+        for number, (step, new, numbers) in enumerate(zip(due, before[-len(due) :], exact, strict=True)):
+            spent = figure.share * drawn.budget if first and not number else 0.0
+            yield Measured(figure, step, new, numbers, spent)
+
+
+def _upto(due: Sequence[int], counts: Sequence[tuple[int, int]]) -> list[int]:
+    """How many there are at each step that is due, when at some steps so many were there."""
+    found, rest, highest = [], sorted(counts, reverse=True), 0
+    for step in due:
+        while rest and rest[-1][0] <= step:
+            highest = max(highest, rest.pop()[1])
+        found.append(highest)
+    return found
 
 
 def _with_noise(found: Sequence[tuple[Mailing, Drawn, Measured]]) -> Iterator[list[float]]:
-    """The measurements with noise, in their order; one draw for all figures of one size."""
-    alike: dict[tuple[Figure, int], list[float]] = {}
-    for _, _, one in found:
-        alike.setdefault((one.figure, len(one.exact)), []).extend(one.exact)
-    noisy = {which: iter(draw(*which, exact)) for which, exact in alike.items()}
-    for _, _, one in found:
-        yield list(islice(noisy[one.figure, len(one.exact)], len(one.exact)))
+    """The measurements with noise, in their order; one draw for all figures of one size and budget."""
+    alike: dict[tuple[Figure, int, float], list[float]] = {}
+    for _, drawn, one in found:
+        alike.setdefault((one.figure, len(one.exact), drawn.budget), []).extend(one.exact)
+    noisy = {of: iter(draw(of[0], of[1], exact, of[2])) for of, exact in alike.items()}
+    for _, drawn, one in found:
+        yield list(islice(noisy[one.figure, len(one.exact), drawn.budget], len(one.exact)))
 
 
 def _name(figure: Figure) -> tuple[str, str, str]:
@@ -326,12 +363,12 @@ def _read(drawn: Drawn, sent: int, batch: int) -> list[tuple[Any, ...]]:
     """What a batch publishes of a mailing: from what was measured up to its steps, and what was declared."""
     measurements = {figure: np.array(of) for figure, of in drawn.measured.items()}
     rows: list[tuple[Any, ...]] = []
-    for (figure, value), cell in shown(measurements, sent, drawn.links).items():
+    for (figure, value), cell in shown(measurements, sent, drawn.links, drawn.budget).items():
         values = figure.values(drawn.links)
-        column, sigma = values.index(value), figure.sigma(len(values))
-        for number, one in enumerate(cell):
+        column, rho = values.index(value), figure.share * drawn.budget
+        sigma, (kind, dimension, actor) = figure.sigma(len(values), drawn.budget), _name(figure)
+        for one, noisy in zip(cell, measurements[figure][:, column].tolist(), strict=True):
             if drawn.batches[one.step] == batch:
-                what = (one.step, HOURS[one.step], figure.kind, figure.dimension, value, str(figure.actor))
-                said = (one.recipients, one.margin, one.too_few, sent)
-                rows.append((*what, *said, float(measurements[figure][number, column]), sigma, figure.share * RHO))
+                what = (one.step, HOURS[one.step], kind, dimension, value, actor)
+                rows.append((*what, one.recipients, one.margin, one.too_few, sent, noisy, sigma, rho))
     return rows

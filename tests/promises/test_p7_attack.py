@@ -157,7 +157,7 @@ def test_the_best_guess_is_hardly_better_than_a_coin(lock: Lock, monkeypatch: py
     names, acted = names[:WITHOUT_NOISE], acted[:WITHOUT_NOISE]
     names = [f"bare-{name}" for name in names]
     played(lock, names, acted)
-    monkeypatch.setattr(publishing, "draw", lambda _figure, _cells, exact: exact)
+    monkeypatch.setattr(publishing, "draw", lambda _figure, _cells, exact, _rho: exact)
     bare = publish(lock, "bare", WITHOUT_NOISE)
     for guess in (best_guess, plain_guess):
         assert [guess(bare[name]) for name in names] == acted, f"{guess.__name__} could not tell without noise either"

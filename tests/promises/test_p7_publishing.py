@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,9 +21,11 @@ from aggregates.figures import FIGURES, RHO
 from aggregates.steps import HOUR_MS, HOURS
 from deploy.embedded.stack import Stack
 from streams.errors import StoreRefused
+from streams.publish import publisher as publishing
 from streams.publish.publisher import CountsFell, Publisher
 from streams.stores import Role, Store, StoreClient
-from tests.lock import Lock, Message, event, mailing, now_ms
+from streams.tenants import in_force
+from tests.lock import TENANTS, Lock, Message, event, mailing, now_ms
 
 pytestmark = pytest.mark.stack
 LINKS = {"hero": "https://x.example/hero", "inxmail.de": "https://inxmail.de"}
@@ -220,7 +223,7 @@ def test_of_publishers_with_one_number_the_second_has_drawn_nothing(
     sent(lock, "twice", 2.5)
     publishers = [Publisher.open(lock.settings) for _ in range(2)]
     for one in publishers:
-        lock.until(lambda one=one: one._look() or one._due(), what="it to be due")
+        lock.until(lambda one=one: one._look() or one._due(in_force(one._store)), what="it to be due")
     monkeypatch.setattr(StoreClient, "insert", together)
     threads = [threading.Thread(target=one.run_once) for one in publishers]
     for thread in threads:
@@ -289,3 +292,117 @@ def test_an_analyst_reads_published_figures_and_nothing_exact(lock: Lock) -> Non
     for table in ("draws", "cells_unique", "cells_hourly", "cells_closed", "engagement", "outcomes"):
         with pytest.raises(StoreRefused, match="ACCESS_DENIED"):
             lock.rows(Store.ANALYTICS, f"SELECT count() FROM {table}", Role.ANALYST)
+
+
+def applied(lock: Lock, rho: float | None = None, without: str = "") -> None:
+    """Put settings in force: with this budget for a mailing of acme's, and without another tenant."""
+    said = "" if rho is None else f"\n[acme.publishing]\nrho = {rho}\n"
+    text = TENANTS.partition(f"[{without}]")[0] if without else TENANTS
+    (lock.stack.directory / "tenants.toml").write_text(text + said)
+    lock.run("tenants", "apply", "--yes")
+
+
+def older(lock: Lock, names: list[str], hours: float) -> None:
+    """Declare that mailings were sent so long ago."""
+    at = now_ms() - int(hours * HOUR_MS)
+    lock.send([mailing("acme", name, LINKS, at) for name in names])
+    for name in names:
+        declared(lock, name, at)
+
+
+def costs(lock: Lock, name: str, steps: int, rho: float) -> None:
+    """Every one of so many steps has the noise that such a budget buys, and all figures together cost it."""
+    rows = lock.rows(
+        Store.ANALYTICS,
+        f"SELECT DISTINCT step, kind, dimension, actor, sigma, rho FROM published WHERE mailing = '{name}'",
+        Role.ANALYST,
+    )
+    assert {row[0] for row in rows} == set(range(steps))
+    wanted = {(one.kind, one.dimension, str(one.actor)): one for one in FIGURES}
+    for step, *which, sigma, spent in rows:
+        figure = wanted[tuple(which)]
+        assert step in figure.steps
+        assert (sigma, spent) == (figure.sigma(len(figure.values(tuple(LINKS))), rho), figure.share * rho)
+    assert sum(spent for step, *_, spent in rows if not step) == pytest.approx(rho)
+    kept = lock.rows(
+        Store.ANALYTICS,
+        f"SELECT min(budget), max(budget), sum(rho) FROM draws WHERE mailing = '{name}'",
+        Role.PUBLISHER,
+    )
+    assert kept == [(rho, rho, pytest.approx(rho))]
+
+
+def test_a_mailing_keeps_the_budget_that_it_began_with(lock: Lock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its tenant's settings say later, to a publisher that is started later, or to one that has read other
+    settings at the same moment."""
+    try:
+        applied(lock, 0.5)
+        with closing(Publisher.open(lock.settings)) as publisher:
+            older(lock, ["begun"], 1.5)
+            until_published(lock, publisher, "begun", 0)
+            costs(lock, "begun", 1, 0.5)
+            applied(lock, 0.02)
+            older(lock, ["begun"], 2.5)
+            until_published(lock, publisher, "begun", 1)
+        applied(lock, 1)
+        older(lock, ["begun"], 3.5)
+        older(lock, ["fresh"], 1.5)
+        with closing(Publisher.open(lock.settings)) as restarted:
+            until_published(lock, restarted, "begun", 2)
+            until_published(lock, restarted, "fresh", 0)
+        costs(lock, "begun", 3, 0.5)
+        costs(lock, "fresh", 1, 1)
+
+        older(lock, ["begun"], 4.5)
+        older(lock, ["raced"], 1.5)
+        first, second = publishers = [Publisher.open(lock.settings) for _ in range(2)]
+        said = {id(first._store): 1.0, id(second._store): 0.001}
+        for one in publishers:
+            lock.until(lambda one=one: one._look() or len(one._due(in_force(one._store))) > 1, what="both to be due")
+        with monkeypatch.context() as patched:
+            meet, insert = threading.Barrier(2), StoreClient.insert
+
+            def together(self: StoreClient, doing: str, table: str, data: Any, token: str | None) -> None:
+                if table == "draws":
+                    meet.wait(30)
+                insert(self, doing, table, data, token)
+
+            def as_read(store: StoreClient) -> Mapping[str, Any]:
+                return {"acme": replace(in_force(store)["acme"], rho=said[id(store)])}
+
+            patched.setattr(publishing, "in_force", as_read)
+            patched.setattr(StoreClient, "insert", together)
+            threads = [threading.Thread(target=one.run_once) for one in publishers]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            ((won,),) = lock.rows(
+                Store.ANALYTICS, "SELECT DISTINCT budget FROM draws WHERE mailing = 'raced'", Role.PUBLISHER
+            )
+            patched.setattr(StoreClient, "insert", insert)
+            older(lock, ["raced"], 2.5)
+            loser = first if said[id(first._store)] != won else second
+            until_published(lock, loser, "raced", 1)
+        for one in publishers:
+            one.close()
+        assert won in said.values()
+        costs(lock, "raced", 2, won)
+        costs(lock, "begun", 4, 0.5)
+    finally:
+        applied(lock)
+
+
+def test_nothing_begins_of_a_tenant_that_is_gone(lock: Lock, publisher: Publisher) -> None:
+    """Nobody says what a mailing of its may spend. What has begun goes on."""
+    at = now_ms() - int(1.5 * HOUR_MS)
+    lock.send([mailing("beta", "gone", LINKS, at), mailing("acme", "there", LINKS, at)])
+    declared(lock, "gone", at)
+    declared(lock, "there", at)
+    try:
+        applied(lock, without="beta")
+        until_published(lock, publisher, "there", 0)
+        assert not of(lock, "gone")
+    finally:
+        applied(lock)
+    until_published(lock, publisher, "gone", 0)

@@ -44,6 +44,7 @@ tenants = st.dictionaries(
         st.text(min_size=1, max_size=64).filter(lambda text: text.isprintable()),
         st.integers(1, 3650),
         st.sets(names, max_size=3),
+        st.one_of(st.just(0.1), st.floats(0.001, 1)),
     ),
     max_size=4,
 )
@@ -59,7 +60,7 @@ def test_the_documented_example_is_all_defaults() -> None:
 
 @given(tenants)
 def test_canonical_json_brings_back_the_same(
-    drawn: dict[str, tuple[bool, str, set[str], dict[str, PurposeSettings], str, int, set[str]]],
+    drawn: dict[str, tuple[bool, str, set[str], dict[str, PurposeSettings], str, int, set[str], float]],
 ) -> None:
     built = {
         name: TenantSettings(
@@ -71,8 +72,9 @@ def test_canonical_json_brings_back_the_same(
             mailing,
             window,
             tuple(sorted(feeds)),
+            rho,
         )
-        for name, (lower, links, keys, of, mailing, window, feeds) in drawn.items()
+        for name, (lower, links, keys, of, mailing, window, feeds, rho) in drawn.items()
     }
     body = to_json(built)
     assert from_json(body) == built
@@ -90,6 +92,8 @@ def test_a_fingerprint_names_what_matters_and_nothing_else() -> None:
     assert len(fingerprint(to_json(one))) == 16
     # The name is stored beside claims: an upgrade must not give the same settings another one.
     assert fingerprint(to_json(parse("[acme]"))) == "1a64420d4dd33945"
+    assert fingerprint(to_json(parse("[acme]\n[acme.publishing]\nrho = 0.1"))) == "1a64420d4dd33945"
+    assert to_json(parse("[acme.publishing]\nrho = 1")) == to_json(parse("[acme.publishing]\nrho = 1.0"))
 
 
 def test_changes_say_what_an_operator_agrees_to() -> None:
@@ -130,6 +134,12 @@ def test_durations_that_are_refused(text: str) -> None:
         ('[acme.purposes.x]\nceiling = "everything"', "one of personal, pseudonymous, anonymous, off"),
         ('[acme.purposes.x]\nretention = "for ever"', r"\[acme.purposes.x\] retention must be like"),
         ("[acme.purposes.x]\nretention = 13", "must be like"),
+        ("[acme.publishing]\nrho = 1.5", r"\[acme.publishing\] rho must be a number from 0.001 to 1"),
+        ("[acme.publishing]\nrho = 0.0009", "from 0.001 to 1"),
+        ("[acme.publishing]\nrho = nan", "from 0.001 to 1"),
+        ("[acme.publishing]\nrho = true", "from 0.001 to 1"),
+        ('[acme.publishing]\nrho = "0.1"', "from 0.001 to 1"),
+        ("[acme.publishing]\nro = 0.1", "did you mean rho"),
         ('["a b"]', "a tenant's name"),
         ('["' + "a" * 65 + '"]', "a tenant's name"),
         ('["a\\u001fb"]', "a tenant's name"),

@@ -55,7 +55,7 @@ MAY_READ: dict[tuple[Store, Role], dict[str, set[str] | None]] = {
     (Store.ANALYTICS, Role.ANALYST): {"published": None, "mailings": None},
     (Store.ANALYTICS, Role.DASHBOARD): dict.fromkeys(("published", "mailings", "readers", "daily", "reports")),
     (Store.ANALYTICS, Role.PUBLISHER): dict.fromkeys(
-        ("mailings", "cells_unique", "cells_closed", "draws", "published")
+        ("mailings", "cells_unique", "cells_closed", "draws", "published", "settings")
     ),
     (Store.ANALYTICS, Role.OPERATOR): dict.fromkeys(
         (
