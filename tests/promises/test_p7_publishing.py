@@ -264,36 +264,6 @@ def test_after_the_last_step_nothing_is_drawn_and_nothing_exact_is_left(lock: Lo
     assert (of(lock, "done"), draws(lock, "done")) == (figures, {})
 
 
-def test_a_mailing_whose_counts_fell_is_stopped_and_no_other(lock: Lock, publisher: Publisher) -> None:
-    """Sets that somebody took away by hand. Not being able to count exactly means stopping, loudly."""
-    ats: Mapping[str, int] = {name: sent(lock, name, 1.5) for name in ("fell", "stands")}
-    for name in ats:
-        until_published(lock, publisher, name, 0)
-    gone = "ALTER TABLE cells_unique DELETE WHERE mailing = 'fell'"
-    with lock.desk() as desk:
-        desk.analytics.do("taking away", gone, mutations_sync=2)
-    for name, at in ats.items():
-        lock.send([mailing("acme", name, LINKS, at - HOUR_MS)])
-        declared(lock, name, at - HOUR_MS)
-
-    def stopped() -> bool:
-        try:
-            publisher.run_once()
-        except CountsFell as error:
-            return str(error).startswith("1 mailings have")
-        return False
-
-    lock.until(stopped, what="it to be stopped")
-    assert not of(lock, "fell", 1)
-    assert of(lock, "stands", 1)
-
-
-def test_an_analyst_reads_published_figures_and_nothing_exact(lock: Lock) -> None:
-    for table in ("draws", "cells_unique", "cells_hourly", "cells_closed", "engagement", "outcomes"):
-        with pytest.raises(StoreRefused, match="ACCESS_DENIED"):
-            lock.rows(Store.ANALYTICS, f"SELECT count() FROM {table}", Role.ANALYST)
-
-
 def applied(lock: Lock, rho: float | None = None, without: str = "") -> None:
     """Put settings in force: with this budget for a mailing of acme's, and without another tenant."""
     said = "" if rho is None else f"\n[acme.publishing]\nrho = {rho}\n"
@@ -406,3 +376,33 @@ def test_nothing_begins_of_a_tenant_that_is_gone(lock: Lock, publisher: Publishe
     finally:
         applied(lock)
     until_published(lock, publisher, "gone", 0)
+
+
+def test_a_mailing_whose_counts_fell_is_stopped_and_no_other(lock: Lock, publisher: Publisher) -> None:
+    """Sets that somebody took away by hand. Not being able to count exactly means stopping, loudly."""
+    ats: Mapping[str, int] = {name: sent(lock, name, 1.5) for name in ("fell", "stands")}
+    for name in ats:
+        until_published(lock, publisher, name, 0)
+    gone = "ALTER TABLE cells_unique DELETE WHERE mailing = 'fell'"
+    with lock.desk() as desk:
+        desk.analytics.do("taking away", gone, mutations_sync=2)
+    for name, at in ats.items():
+        lock.send([mailing("acme", name, LINKS, at - HOUR_MS)])
+        declared(lock, name, at - HOUR_MS)
+
+    def stopped() -> bool:
+        try:
+            publisher.run_once()
+        except CountsFell as error:
+            return str(error).startswith("1 mailings have")
+        return False
+
+    lock.until(stopped, what="it to be stopped")
+    assert not of(lock, "fell", 1)
+    assert of(lock, "stands", 1)
+
+
+def test_an_analyst_reads_published_figures_and_nothing_exact(lock: Lock) -> None:
+    for table in ("draws", "cells_unique", "cells_hourly", "cells_closed", "engagement", "outcomes"):
+        with pytest.raises(StoreRefused, match="ACCESS_DENIED"):
+            lock.rows(Store.ANALYTICS, f"SELECT count() FROM {table}", Role.ANALYST)
