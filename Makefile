@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-kafka soak fuzz check format lock clean bench-setup bench-compare bench-lock \
+.PHONY: help setup demo test test-kafka test-browser soak fuzz check format lock clean bench-setup bench-compare bench-lock \
 	bench bench-worker bench-latency bench-growth bench-preferences bench-steady bench-capacity bench-figures
 
 help:            ## what there is to make
@@ -25,6 +25,9 @@ test: setup      ## the default test suite (no Java, no Docker)
 
 test-kafka: setup  ## the suite that needs Apache Kafka itself (Java 17 or later; its jars by KAFKA_HOME or Maven)
 	$(BIN)/pytest -q -m kafka
+
+test-browser: setup  ## the suite that needs Chromium (CHROMIUM names it where it is not on the PATH)
+	$(BIN)/pytest -q -m browser
 
 soak: setup      ## everything that can go wrong, for half an hour, on three brokers (SEED=n repeats one); prints its report
 	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))

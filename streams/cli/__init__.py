@@ -37,6 +37,7 @@ COMMANDS = {
     "worker": Lazy("streams.cli.worker:worker", "Run a worker until it is told to stop."),
     "rights": Lazy("streams.cli.rights:rights", "Run the rights service until it is told to stop."),
     "publish": Lazy("streams.cli.publish:publish", "Publish what is due of all mailings, for analysts to read."),
+    "figures": Lazy("streams.cli.figures:figures", "Print published figures: what an analyst may know."),
     "dashboard": Lazy("streams.cli.dashboard:dashboard", "Serve the dashboard and the API of published figures."),
     "readers": Lazy("streams.cli.readers:readers", "Say who may read figures by the dashboard and the API."),
     "feed": Lazy("streams.cli.feed:feed", "Send events, from files or standard input."),
