@@ -17,7 +17,7 @@ setup: .venv/.ready   ## make .venv and install the locked packages into it
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: setup      ## the main job in about a minute: a week of three senders through the lock, and the sum that adds it up
+demo: setup      ## the main job in about a minute: a week of three senders through the lock, the sum, and a dashboard until Ctrl-C
 	$(BIN)/schleuse demo
 
 test: setup      ## the default test suite (no Java, no Docker)

@@ -37,24 +37,27 @@ TERMS = ("counted", "off", "duplicates", "rejected")
     "--keep", "keep", type=click.Path(file_okay=False, path_type=Path), help="Keep everything in this folder."
 )
 @click.option("--broker", type=click.Choice(["tansu", "kafka"]), help="kafka: Apache Kafka itself (needs Java 17).")
-@click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object.")
-def demo(events: int, seed: int, keep: Path | None, broker: Any, as_json: bool) -> None:
+@click.option("--exit", "leave", is_flag=True, help="End after the sum, without the dashboard.")
+@click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object; implies --exit.")
+def demo(events: int, seed: int, keep: Path | None, broker: Any, leave: bool, as_json: bool) -> None:
     """Play a week of three senders through the lock, and hold what comes out against the truth.
 
-    Starts a broker and both stores, feeds the week, runs a worker as a process of its own, and adds it all up. Exit
-    code 1 if any figure differs from the truth.
+    Starts a broker and both stores, feeds the week, runs a worker as a process of its own, and adds it all up. Then it
+    publishes figures and stays, with a dashboard to look at, until Ctrl-C. Exit code 1 if any figure differs from the
+    truth.
     """
     console = Console(stderr=as_json)
     directory = _folder(keep)
     try:
-        summary = _play(events, seed, directory, broker, console)
+        summary = _play(events, seed, directory, broker, console, None if leave or as_json else _stay)
     finally:
         if keep is None:
             shutil.rmtree(directory, ignore_errors=True)
     if as_json:
         click.echo(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
     else:
-        _show(summary, console)
+        if leave:
+            _show(summary, console)
         if keep:
             console.print(f"\nEverything is kept in {keep}: schleuse stack start --dir {keep}")
     if not summary["exact"]:
@@ -75,7 +78,9 @@ def _folder(keep: Path | None) -> Path:
     return keep
 
 
-def _play(events: int, seed: int, directory: Path, broker: Any, console: Console) -> dict[str, Any]:
+def _play(
+    events: int, seed: int, directory: Path, broker: Any, console: Console, then: Callable[..., None] | None
+) -> dict[str, Any]:
     from streams import settings as settings_module  # noqa: PLC0415  what takes long to import comes after --help
     from streams.cli.stack import open_stack, sentences  # noqa: PLC0415
     from streams.demo.story import plan  # noqa: PLC0415
@@ -114,7 +119,19 @@ def _play(events: int, seed: int, directory: Path, broker: Any, console: Console
             "broker": stack.broker,
             "seed": seed,
         }
+        if then is not None:
+            then(summary, settings, stack, console)
         return summary
+
+
+def _stay(summary: dict[str, Any], settings: Settings, stack: Stack, console: Console) -> None:
+    """Show the sum, and then a dashboard until Ctrl-C."""
+    from streams.demo.stay import stay  # noqa: PLC0415  what takes long to import comes after --help
+
+    _show(summary, console)
+    tenants = list(dict.fromkeys(line["tenant"] for line in summary["mailings"]))
+    console.print("\nPublishing figures, and starting the dashboard.")
+    stay(settings, stack.settings_file, stack.directory / "logs", tenants, lambda line: print(line, flush=True))
 
 
 def _schleuse(stack: Stack, *command: str) -> None:

@@ -1,0 +1,120 @@
+"""The demo after its sum: worker, rights service, publisher and dashboard go on, and keys are handed out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from streams.dashboard.readers import ReaderRole, let_in
+from streams.errors import SchleuseError
+from streams.settings import Settings
+from streams.stores import Role, Store, connect
+
+PARTS: Final = ("worker", "rights", "publish", "dashboard")
+USUAL_PORT: Final = 8080
+DAY_MS: Final = 86_400_000
+
+
+def stay(settings: Settings, config: Path, logs: Path, tenants: Sequence[str], say: Callable[[str], None]) -> None:
+    """Run until SIGINT or SIGTERM, or until a part ends by itself. From the main thread only.
+
+    `say` gets the address and the keys, a line each. Raises SchleuseError when a part has ended.
+    """
+    over = threading.Event()
+    before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    port = _port()
+    try:
+        with ExitStack() as running:
+            _once(config, "publish", "--once")
+            parts = {name: running.enter_context(_part(name, config, logs, port)) for name in PARTS}
+            address = f"http://127.0.0.1:{port}"
+            _wait(address, parts, over)
+            for line in _invitation(settings, address, tenants):
+                say(line)
+            while not over.wait(0.5):
+                _alive(parts)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _invitation(settings: Settings, address: str, tenants: Sequence[str]) -> Iterator[str]:
+    store = connect(settings, Store.ANALYTICS, Role.OPERATOR, connections=1)
+    until = time.time_ns() // 1_000_000 + DAY_MS
+    try:
+        yield f"The dashboard: {address}"
+        for tenant in tenants:
+            yield f"  {tenant:<11} analyst   {let_in(store, tenant, ReaderRole.ANALYST, 'demo', until)}"
+        for role in (ReaderRole.PRIVACY, ReaderRole.OPERATOR):
+            yield f"  {tenants[0]:<11} {role:<9} {let_in(store, tenants[0], role, 'demo', until)}"
+    finally:
+        store.close()
+    yield "Log in with one of these keys; they open for a day. Ctrl-C ends everything."
+
+
+def _port() -> int:
+    """The usual port, or a free one where that is taken."""
+    for port in (USUAL_PORT, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found: int = probe.getsockname()[1]
+            return found
+    raise SchleuseError("no port on 127.0.0.1 is free for the dashboard")
+
+
+def _command(config: Path, *command: str) -> list[str]:
+    return [sys.executable, "-m", "streams.cli", "--config", str(config), *command]
+
+
+def _once(config: Path, *command: str) -> None:
+    done = subprocess.run(_command(config, *command), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SchleuseError(f"schleuse {' '.join(command)} failed: {(done.stderr or done.stdout).strip()}")
+
+
+@contextmanager
+def _part(name: str, config: Path, logs: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {
+        **os.environ,
+        "SCHLEUSE_HTTP_PORT": "0",  # the usual port may be another worker's
+        "SCHLEUSE_DASHBOARD_PORT": str(port),
+        "SCHLEUSE_DASHBOARD_URL": f"http://127.0.0.1:{port}",
+    }
+    with (logs / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            _command(config, name), stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        process.kill()
+
+
+def _alive(parts: dict[str, subprocess.Popen[bytes]]) -> None:
+    ended = [name for name, process in parts.items() if process.poll() is not None]
+    if ended:
+        raise SchleuseError(f"{', '.join(ended)} ended; its last words are in the folder logs (--keep)")
+
+
+def _wait(address: str, parts: dict[str, subprocess.Popen[bytes]], over: threading.Event) -> None:
+    end = time.monotonic() + 60
+    while not over.wait(0.2):
+        _alive(parts)
+        with suppress(OSError, urllib.error.URLError), urllib.request.urlopen(f"{address}/ready", timeout=5):  # noqa: S310  our own
+            return
+        if time.monotonic() > end:
+            raise SchleuseError("the dashboard does not answer; its last words are in the folder logs (--keep)")
