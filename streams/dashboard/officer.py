@@ -55,7 +55,7 @@ class Officer:
     reports: Mapping[str, Report]
     """The newest of each kind."""
     spent: Mapping[str, float]
-    """Mailing -> the rho that its published figures have spent, all together: at most `aggregates.figures.RHO`."""
+    """Mailing -> the rho that its published figures have spent, all together: at most the budget it began with."""
 
     def of(self, what: str) -> dict[str, Series]:
         """The series of one `what`, by value."""
