@@ -99,8 +99,13 @@ def officer(store: StoreClient, tenant: str) -> Officer:
         kind: Report(kind, int(at), bool(held), _body(body))
         for kind, at, held, body in store.rows("reading reports", _REPORTS)
     }
-    spent = {mailing: float(rho) for mailing, rho in store.rows("reading what is spent", _SPENT, names)}
-    return Officer(series, reports, spent)
+    return Officer(series, reports, spent(store, tenant))
+
+
+def spent(store: StoreClient, tenant: str) -> dict[str, float]:
+    """Mailing -> the rho that its published figures have spent. Raises StoreUnavailable, StoreRefused."""
+    found = store.rows("reading what is spent", _SPENT, {"tenant": tenant})
+    return {mailing: float(rho) for mailing, rho in found}
 
 
 def _body(text: str) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ import csv
 import gzip
 import hashlib
 import io
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache, wraps
@@ -322,8 +323,11 @@ async def _officer_csv(_request: web.Request, site: Site, reader: Reader) -> web
 async def _about(request: web.Request) -> web.StreamResponse:
     if (moved := _asked_language(request)) is not None:
         return moved
-    bound = Words("en").number(100 * NormalDist().cdf((2 * RHO) ** 0.5 / 2) + 0.5)
-    return _render(request, "about", await _reader(request), bound=bound)
+    site, reader = request.app[SITE], await _reader(request)
+    spent = await site.ask(proof.spent, site.store, reader.tenant) if reader else {}
+    rho = max(spent.values(), default=RHO)
+    right = NormalDist().cdf((2 * rho) ** 0.5 / 2)  # of the best test, by Neyman and Pearson: docs/publishing.md
+    return _render(request, "about", reader, bound=str(math.ceil(100 * right - 1e-6)))
 
 
 async def _api(request: web.Request) -> web.StreamResponse:
