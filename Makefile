@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: help setup demo test test-kafka test-browser soak fuzz check format lock clean bench-setup bench-compare bench-lock \
-	bench bench-worker bench-latency bench-growth bench-preferences bench-steady bench-capacity bench-figures
+	bench bench-worker bench-latency bench-growth bench-preferences bench-steady bench-capacity bench-figures bench-reading
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -79,6 +79,9 @@ bench-accuracy: bench-setup  ## how far published figures are from the exact one
 
 bench-figures: setup  ## publishing 2,000 mailings of 50 million events: into docs/publishing.md (2 GB of disk, ten minutes)
 	$(BIN)/python -m benchmarks.figures
+
+bench-reading: setup   ## how fast the dashboard's questions and pages are: into docs/dashboard.md
+	$(BIN)/python -m benchmarks.reading $(if $(KEEP),--keep $(KEEP))
 
 bench-lock: setup   ## write benchmarks/requirements.txt anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra embedded --extra publish -c requirements.lock pyproject.toml benchmarks/requirements.in -o benchmarks/requirements.txt

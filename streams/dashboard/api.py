@@ -87,9 +87,8 @@ async def _me(_site: Site, reader: Reader, _given: Mapping[str, Any]) -> shapes.
 
 async def _mailings(site: Site, reader: Reader, given: Mapping[str, Any]) -> shapes.Mailings:
     after = place(given["cursor"], _MAILING)
-    page = await site.ask(
+    page = await site.published(
         figures.mailings,
-        site.store,
         reader.tenant,
         given["limit"],
         (after[0], after[1]) if after else None,
@@ -104,7 +103,7 @@ async def _mailing(site: Site, reader: Reader, given: Mapping[str, Any]) -> shap
 
 async def one_mailing(site: Site, reader: Reader, mailing: str) -> figures.History:
     """Everything published of a mailing. Raises Problem where the reader's tenant has none of that name."""
-    found = await site.ask(figures.history, site.store, reader.tenant, mailing)
+    found = await site.published(figures.history, reader.tenant, mailing)
     if found is None:
         raise Problem(
             404, "no-such-mailing", "mailing: there is none of this id; the list of mailings has those there are"
@@ -124,7 +123,7 @@ async def _rows(site: Site, reader: Reader, given: Mapping[str, Any]) -> shapes.
 
 
 async def _trends(site: Site, reader: Reader, _given: Mapping[str, Any]) -> shapes.Trends:
-    return shapes.Trends([shapes.month(one) for one in await site.ask(figures.months, site.store, reader.tenant)])
+    return shapes.Trends([shapes.month(one) for one in await site.published(figures.months, reader.tenant)])
 
 
 async def _officer(site: Site, reader: Reader, _given: Mapping[str, Any]) -> shapes.Officer:

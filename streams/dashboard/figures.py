@@ -110,6 +110,16 @@ class Row(NamedTuple):
     published_ms: int
 
 
+def edition(store: StoreClient) -> tuple[int, ...]:
+    """What changes whenever something is published or declared, of any tenant."""
+    ((batch, count, position),) = store.rows(
+        "reading what is newest",
+        "SELECT (SELECT max(batch) FROM published), (SELECT count() FROM published), "
+        "(SELECT max(position) FROM mailings)",
+    )
+    return int(batch), int(count), int(position)
+
+
 # --- one page of mailings ---
 
 _DECLARED: Final = (

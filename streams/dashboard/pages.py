@@ -242,9 +242,7 @@ async def _page(request: web.Request, site: Site, reader: Reader) -> tuple[figur
     named, cursor = request.query.get("named", "").strip()[:200], request.query.get("cursor")
     named = named if named.isprintable() else ""
     after = api.place(cursor, (int, str))
-    page = await site.ask(
-        figures.mailings, site.store, reader.tenant, A_PAGE, (after[0], after[1]) if after else None, named
-    )
+    page = await site.published(figures.mailings, reader.tenant, A_PAGE, (after[0], after[1]) if after else None, named)
     return page, named, after is None
 
 
@@ -258,7 +256,7 @@ async def _mailings(request: web.Request, site: Site, reader: Reader) -> web.Str
 @_figures
 async def _mailing(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
     of = await api.one_mailing(site, reader, request.match_info["mailing"])
-    others = await site.ask(figures.usual, site.store, reader.tenant, of.mailing.mailing)
+    others = await site.published(figures.usual, reader.tenant, of.mailing.mailing)
     return _render(request, "mailing", reader, of=of, mailing=of.mailing, others=others, beside=_beside(of, others))
 
 
@@ -274,7 +272,7 @@ def _beside(
 
 @_figures
 async def _trends(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
-    found = await site.ask(figures.months, site.store, reader.tenant)
+    found = await site.published(figures.months, reader.tenant)
     devices = sorted({device for month in found for device in month.devices})
     return _render(request, "trends", reader, months=found, devices=devices)
 
@@ -378,7 +376,7 @@ def _cells(reading: Reading | None) -> tuple[Any, ...]:
 async def _mailings_csv(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
     found, after = [], None
     while True:
-        page = await site.ask(figures.mailings, site.store, reader.tenant, 1_000, after)
+        page = await site.published(figures.mailings, reader.tenant, 1_000, after)
         found += page.mailings
         if (after := page.after) is None:
             break
@@ -417,7 +415,7 @@ async def _mailing_csv(request: web.Request, site: Site, reader: Reader) -> web.
 
 @_figures
 async def _trends_csv(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
-    found = await site.ask(figures.months, site.store, reader.tenant)
+    found = await site.published(figures.months, reader.tenant)
     return _csv(
         "trends",
         ["month", "mailings", "kind", "device", "sent", *_FIGURE],

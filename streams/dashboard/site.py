@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from aiohttp import web
 
+from streams.dashboard.figures import edition as edition_of
 from streams.dashboard.limits import Limits
 from streams.dashboard.readers import Reader, Readers
 from streams.dashboard.sessions import Sessions
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 QUESTIONS_AT_ONCE: Final = 8
+EDITION_SECONDS: Final = 2.0
+KNOWN_ANSWERS: Final = 2_000
 TRIES_PER_MINUTE: Final = 20
 """Wrong keys that one address may try."""
 
@@ -44,11 +48,32 @@ class Site:
         per_minute = settings.dashboard_requests_per_minute
         self.limits = Limits(per_minute, max(1, per_minute // 4))
         self.tries = Limits(TRIES_PER_MINUTE, TRIES_PER_MINUTE)
+        self._edition: tuple[int, ...] = ()
+        self._edition_until = 0.0
+        self._known: dict[object, Any] = {}
         self._threads = ThreadPoolExecutor(QUESTIONS_AT_ONCE, "question")
 
     async def ask(self, question: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         """Ask the store, in a thread. Raises what the question raises."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: question(*args, **named))
+
+    async def published(
+        self, question: Callable[Concatenate[StoreClient, P], T], *args: P.args, **named: P.kwargs
+    ) -> T:
+        """Ask about figures: what was asked before is known until something new is published or declared.
+
+        An answer is at most `EDITION_SECONDS` behind the store. A caller may not change what it gets.
+        """
+        if time.monotonic() > self._edition_until:
+            edition = await self.ask(edition_of, self.store)
+            if edition != self._edition or len(self._known) > KNOWN_ANSWERS:
+                self._edition, self._known = edition, {}
+            self._edition_until = time.monotonic() + EDITION_SECONDS
+        known, asked = self._known, (question.__name__, args, tuple(sorted(named.items())))
+        if asked not in known:
+            known[asked] = await self.ask(question, self.store, *args, **named)
+        answer: T = known[asked]
+        return answer
 
     async def by_key(self, key: str, remote: str | None) -> Reader | None:
         """Whom a key belongs to; None for a wrong one. Raises Problem when too many wrong ones came from an address."""
