@@ -94,10 +94,15 @@ class Settings:
     insert_deadline_seconds: float = _setting(
         60.0, "seconds", "How late an insert may reach its store before the store refuses it.", least=5, most=600
     )
+    http_host: str = _setting(
+        "127.0.0.1",
+        "address",
+        "Where health, metrics and status of a worker are told to whoever asks: 0.0.0.0 only in a network of its own.",
+    )
     http_port: int = _setting(
         6066,
         "port",
-        "Health, metrics and status of a worker, on 127.0.0.1 only. 0 takes a free one.",
+        "... and at which port. 0 takes a free one, which its log names.",
         least=0,
         most=65535,
     )

@@ -335,11 +335,11 @@ class Worker:
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", self.settings.http_port).start()
+            await web.TCPSite(runner, self.settings.http_host, self.settings.http_port).start()
         except OSError:
             raise SettingsError(
-                f"port {self.settings.http_port} of 127.0.0.1 is taken, by another worker perhaps: "
-                "set http_port (SCHLEUSE_HTTP_PORT) to a free one, or to 0"
+                f"port {self.settings.http_port} of {self.settings.http_host} cannot be had, it is another worker's "
+                "perhaps: set http_port (SCHLEUSE_HTTP_PORT) to a free one, or to 0"
             ) from None
         log.info("worker starts, joining the group", worker=self.name, http_port=runner.addresses[0][1])
         return runner

@@ -54,10 +54,10 @@ def test_everything_that_is_named_exists() -> None:
             settings = set(service["environment"])
             assert settings <= {f"SCHLEUSE_{field.name.upper()}" for field in fields(Settings)}
         else:
-            assert re.fullmatch(r"[a-z/-]+:\d+\.\d+(\.\d+)?", service["image"]), "a tag that says its version"
+            assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+(\.\d+)?", service["image"]), "a tag that says its version"
         for line in service.get("volumes", []):
             if line.startswith("./deploy"):
-                assert (ROOT / line.split(":")[0]).is_file()
+                assert (ROOT / line.split(":")[0]).exists()
 
 
 def test_the_two_stores_share_nothing_and_only_worker_rights_and_migrations_reach_both() -> None:
@@ -70,9 +70,20 @@ def test_the_two_stores_share_nothing_and_only_worker_rights_and_migrations_reac
     assert {name for name in SERVICES if "exports" in volumes(name)} == {"rights"}
 
 
-def test_only_kafka_is_to_be_reached_and_only_from_this_machine() -> None:
+def test_what_is_to_be_reached_is_only_from_this_machine() -> None:
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert ports == {"kafka": ["127.0.0.1:29092:29092"]}
+    assert set(ports) == {"kafka", "prometheus", "grafana"}
+    assert all(re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port) for of in ports.values() for port in of)
+
+
+def test_grafana_holds_the_analysts_password_and_reaches_no_identity() -> None:
+    assert {name: mode for name, mode in volumes("grafana").items() if name.startswith("credentials")} == {
+        "credentials-analyst": "ro"
+    }
+    assert networks("grafana") == {"analytics", "metrics"}
+    assert networks("prometheus") == {"metrics"}
+    assert {name for name in SERVICES if "metrics" in networks(name)} == {"worker", "prometheus", "grafana"}
+    assert {name for name in SERVICES if "SCHLEUSE_HTTP_HOST" in SERVICES[name].get("environment", {})} == {"worker"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away, as in the container")
@@ -83,10 +94,13 @@ def test_each_login_file_has_one_reader(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
     for path in first:
         owner = logins.CLICKHOUSE_UID if path.name == "users.xml" else logins.SCHLEUSE_UID
+        owner = logins.GRAFANA_UID if path.parent.name == "analyst" else owner
         assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_uid) == (0o600, owner)
     for role in ("rights", "worker"):
         own = tmp_path / "credentials" / role
         assert sorted(path.name for path in own.iterdir()) == [f"analytics-{role}", f"identity-{role}"]
+    grafana = tmp_path / "credentials" / "analyst"
+    assert sorted(path.name for path in grafana.iterdir()) == ["analytics-analyst", "grafana-admin"]
     worker = tmp_path / "credentials" / "worker"
     known = read_logins.read(tmp_path / "logins" / "identity" / "users.xml")
     assert known.role_for("worker", (worker / "identity-worker").read_text().strip()) == "schleuse_worker"
