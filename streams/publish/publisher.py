@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -106,7 +106,10 @@ class Measured(NamedTuple):
 
 @dataclass(slots=True)
 class Drawn:
-    """What was drawn of a mailing so far; step by cell, the steps in order. `budget`: rho of all its figures."""
+    """What was drawn of a mailing so far; step by cell, the steps in order. `budget`: rho of all its figures.
+
+    `new` is there for drawing, `measured` for showing, never both: there is much of either.
+    """
 
     links: tuple[str, ...]
     budget: float
@@ -206,7 +209,7 @@ class Publisher:
         tenants = in_force(self._store)
         due = {mailing: of for mailing, of in self._due(tenants).items() if mailing not in fell}
         some = dict(sorted(due.items(), key=lambda one: one[1][1])[:AT_ONCE])  # with equal steps together
-        before = self._drawn(NAMED, {"mailings": list(some)})
+        before = self._drawn("new", NAMED, {"mailings": list(some)})
         distinct = self._distinct({mailing: steps for mailing, (_, steps) in some.items()})
         found: list[tuple[Mailing, Drawn, Measured]] = []
         for mailing, (said, steps) in some.items():
@@ -226,22 +229,22 @@ class Publisher:
             self._store.insert("writing draws", "draws", arrow(rows, _DRAWS), f"draws:{batch}")
         return bool(some)
 
-    def _drawn(self, which: str, names: Mapping[str, Any]) -> dict[Mailing, Drawn]:
-        """Everything that was drawn of the mailings for which a condition, with its parameters, holds."""
+    def _drawn(self, what: Literal["new", "measured"], which: str, names: Mapping[str, Any]) -> dict[Mailing, Drawn]:
+        """One of the two things that stand in every draw, of the mailings for which a condition, with its parameters,
+        holds."""
         found: dict[Mailing, Drawn] = {}
         by_name = {_name(figure): figure for figure in FIGURES}
         for tenant, mailing, kind, dimension, actor, links, budget, steps in self._store.rows(
             "reading draws",
             "SELECT toString(tenant), mailing, toString(kind), toString(dimension), toString(actor), any(links), "
-            "min(budget), arraySort(groupArray((step, batch, new, measured))) "
+            f"min(budget), arraySort(groupArray((step, batch, {what}))) "
             f"FROM draws WHERE {which} GROUP BY tenant, mailing, kind, dimension, actor",
             names,
         ):
             drawn = found.setdefault((tenant, mailing), Drawn(tuple(links), budget))
-            figure = by_name[kind, dimension, actor]
-            drawn.new[figure] = [new for _, _, new, _ in steps]
-            drawn.measured[figure] = [noisy for _, _, _, noisy in steps]
-            drawn.batches.update((step, batch) for step, batch, _, _ in steps)
+            of_figure = drawn.new if what == "new" else drawn.measured
+            of_figure[by_name[kind, dimension, actor]] = [numbers for _, _, numbers in steps]
+            drawn.batches.update((step, batch) for step, batch, _ in steps)
         return found
 
     def _distinct(self, due: Mapping[Mailing, Sequence[int]]) -> dict[Mailing, Cells]:
@@ -287,7 +290,7 @@ class Publisher:
             "SELECT DISTINCT batch FROM draws WHERE batch NOT IN (SELECT batch FROM published) ORDER BY batch",
         ):
             of_batch = "(tenant, mailing) IN (SELECT tenant, mailing FROM draws WHERE batch = {batch:UInt64})"
-            drawn = self._drawn(of_batch, {"batch": batch})
+            drawn = self._drawn("measured", of_batch, {"batch": batch})
             said, deadline = declared(self._store, NAMED, {"mailings": list(drawn)}), self._deadline()
             rows = [
                 (*mailing, *row, batch, deadline)
