@@ -72,8 +72,13 @@ def test_the_two_stores_share_nothing_and_only_worker_rights_and_migrations_reac
 
 def test_what_is_to_be_reached_is_only_from_this_machine() -> None:
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert set(ports) == {"kafka", "prometheus", "grafana"}
+    assert set(ports) == {"kafka", "dashboard", "prometheus", "grafana"}
     assert all(re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port) for of in ports.values() for port in of)
+
+
+def test_the_dashboard_holds_one_password_and_reaches_no_identity() -> None:
+    assert volumes("dashboard") == {"credentials-dashboard": "ro"}
+    assert networks("dashboard") == {"analytics"}
 
 
 def test_grafana_holds_the_analysts_password_and_reaches_no_identity() -> None:
