@@ -154,12 +154,13 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """One line of a report: a check of `schleuse verify`, or an attack and how often it was right."""
+    """One line of a report: a check of `schleuse verify`, or an attack, how often it was right, and how often it might."""
 
     name: str
     says: str
     held: bool
     right: float | None
+    bound: float | None
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -290,9 +291,10 @@ def results(report: proof.Report) -> list[Result]:
     """What stands in a report for everybody: names and verdicts; the rest is the operator's."""
     found: list[Result] = []
     for check in report.body.get("checks", ()):
-        found.append(Result(str(check["name"]), str(check["says"]), check["verdict"] == "holds", None))
+        found.append(Result(str(check["name"]), str(check["says"]), check["verdict"] == "holds", None, None))
     for attack in report.body.get("attacks", ()):
-        found.append(Result(str(attack["name"]), str(attack["says"]), bool(attack["held"]), float(attack["right"])))
+        right, bound = float(attack["right"]), float(report.body["bound"])
+        found.append(Result(str(attack["name"]), str(attack["reads"]), bool(attack["within"]), right, bound))
     return found
 
 
