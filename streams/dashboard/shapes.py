@@ -154,7 +154,7 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """One line of a report: a check of `schleuse verify`, or an attack, how often it was right, and how often it might."""
+    """One line of a report: a check of `schleuse verify`, or an attack: how often it was right, and may be."""
 
     name: str
     says: str
