@@ -39,6 +39,7 @@ COMMANDS = {
     "publish": Lazy("streams.cli.publish:publish", "Publish what is due of all mailings, for analysts to read."),
     "figures": Lazy("streams.cli.figures:figures", "Print published figures: what an analyst may know."),
     "dashboard": Lazy("streams.cli.dashboard:dashboard", "Serve the dashboard and the API of published figures."),
+    "attack": Lazy("streams.cli.attack:attack", "Attack what is published, on a system of its own.", False),
     "readers": Lazy("streams.cli.readers:readers", "Say who may read figures by the dashboard and the API."),
     "feed": Lazy("streams.cli.feed:feed", "Send events, from files or standard input."),
     "totals": Lazy("streams.cli.totals:totals", "Print exact events and distinct recipients, for operators."),
