@@ -265,11 +265,16 @@ class Report:
     removed: int
     """Rows about her that her withdrawal and erasure took away."""
     lines: Sequence[Line]
+    compared: int
+    """Answers that were held against others which they must equal: before and after her erasure, in an earlier stage
+    and now, of a mailing and of one that nobody has."""
+    differ: int
+    """How many of them do not, whatever she did: what differs for a few only would move no rate."""
 
     @property
     def held(self) -> bool:
-        """Whether the bound held against all of them."""
-        return all(line.within for line in self.lines)
+        """Whether the bound held against all of them, and nothing differs that must not."""
+        return not self.differ and all(line.within for line in self.lines)
 
     def as_json(self) -> dict[str, Any]:
         """As plain objects; names are stable."""
@@ -281,6 +286,8 @@ class Report:
             "guessing": 0.5,
             "held": self.held,
             "rows_removed_by_erasure": self.removed,
+            "answers_compared": self.compared,
+            "answers_that_differ": self.differ,
             "attacks": [
                 {
                     "name": line.name,
@@ -309,4 +316,11 @@ def report(kept: Kept) -> Report:
         best = max(hits, key=lambda right: int(right[1 - half :: 2].sum()))
         together += int(best[half::2].sum())
     lines.append(Line("the best of these", "all", len(kept.tries.crowd), together))
-    return Report(len(kept.tries.crowd), len(kept.tries.all), kept.removed, lines)
+    same = [said for ways in (kept.moved, kept.exports, kept.foreign) for said in ways.values()]
+    differ = sum(not one for said in same for one in said)
+    for said in kept.refused.values():
+        same.append(said)
+        differ += len(said) - Counter(said)[_usual(said)]
+    return Report(
+        len(kept.tries.crowd), len(kept.tries.all), kept.removed, lines, sum(len(said) for said in same), differ
+    )

@@ -57,7 +57,7 @@ def attack(ctx: click.Context, tries: int, seed: int, thorough: bool, file: bool
     from streams import logs  # noqa: PLC0415  what takes long to import comes after --help
 
     logs.configure("error")
-    logging.getLogger("kafka").setLevel(logging.ERROR)  # a connection that is closed early is no news
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # a connection that is closed early is no news
     console = Console(stderr=True)
     with _operator(ctx) if file else contextlib.nullcontext() as operator:  # before minutes are spent
         began = time.monotonic()
@@ -221,6 +221,8 @@ def show(report: Report, console: Console) -> None:
     console.print(
         f"{report.mailings:,} mailings of two tenants, 40 steps each, published in three stages; between the second\n"
         f"and the third she withdraws and is erased ({report.removed:,} rows and mappings about her go).\n"
+        f"{report.compared:,} answers that must equal others were compared (before and after that, in an earlier\n"
+        f"stage, of a mailing that nobody has, to nonsense): {report.differ:,} differ.\n"
         "±: one standard error of a rate at the bound."
     )
     held = "[green]The bound holds[/]" if report.held else "[red]The bound does not hold[/]"

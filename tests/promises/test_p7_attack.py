@@ -83,6 +83,9 @@ def test_nothing_but_figures_tells_anything_without_noise_either(bare: Kept) -> 
     for ways in (bare.moved, bare.exports, bare.foreign):
         assert all(all(said) for said in ways.values())
         assert min(map(len, ways.values())) > 0
+    for (figure, _), numbers in bare.measured[CROWD].items():  # erased, and acting again, she counts once
+        last = totals(len(figure.steps), numbers.T)[-1]
+        assert last == pytest.approx([one.others + one.acted for one in bare.tries.crowd])
     for way, said in bare.refused.items():
         assert len(set(said)) == 1, way
         assert not str(said[0]).startswith("b'200"), way
@@ -102,6 +105,7 @@ def test_a_planted_leak_is_found(bare: Kept) -> None:
         (attack,) = [one for one in ATTACKS if one.name == name]
         assert right(attack, replace(bare, **leak)) == 1.0  # type: ignore[arg-type]  # by name
         assert right(attack, bare) <= 0.5
+        assert report(replace(bare, **leak)).differ > 0  # type: ignore[arg-type]  # by name
     for way, taken in bare.seconds.items():
         later = np.array(acted[: len(taken)])[:, None] * 0.001
         slow = replace(bare, seconds={**bare.seconds, way: np.full(taken.shape, 0.004) + later})
@@ -118,6 +122,7 @@ def test_no_attack_is_right_more_often_than_the_bound(world: World) -> None:
         beside = f"bound {BOUND:.1%}, a coin 50.0%"
         print(f"{line.name} ({line.reads}): right in {line.rate:.1%} of {line.tries:,} ({beside})")
     assert found.held
+    assert found.differ == 0
     assert found.removed > TRIES  # her rows were there, and went: nothing that is published moved
     assert sum(line.tries == TRIES for line in found.lines) >= 9
 
