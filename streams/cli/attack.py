@@ -8,14 +8,13 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import orjson
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.errors import SchleuseError
+from streams.processes import once, running
 
 if TYPE_CHECKING:
     from streams.attack.guesses import Report
@@ -59,6 +59,8 @@ def attack(ctx: click.Context, tries: int, seed: int, thorough: bool, file: bool
     logs.configure("error")
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # a connection that is closed early is no news
     console = Console(stderr=True)
+    from streams.reports import file_report  # noqa: PLC0415
+
     with _operator(ctx) if file else contextlib.nullcontext() as operator:  # before minutes are spent
         began = time.monotonic()
         few = tries if thorough else max(100, tries // 4)
@@ -68,7 +70,7 @@ def attack(ctx: click.Context, tries: int, seed: int, thorough: bool, file: bool
         seconds = round(time.monotonic() - began)
         found = {**report.as_json(), "seed": seed, "seconds": seconds}
         if operator is not None:
-            file_report(operator, found)
+            file_report(operator, "attack", found["held"], found)
     if as_json:
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
     else:
@@ -88,18 +90,6 @@ def _operator(ctx: click.Context) -> Iterator[StoreClient]:
         yield store
     finally:
         store.close()
-
-
-def file_report(operator: StoreClient, found: Mapping[str, Any]) -> None:
-    """Put a report among `reports`. `operator`: the analytics store under that login. Raises StoreUnavailable,
-    StoreRefused."""
-    import pyarrow as pa  # noqa: PLC0415
-
-    from streams.stores import arrow  # noqa: PLC0415
-
-    shape = pa.schema({"kind": pa.string(), "held": pa.bool_(), "body": pa.string()})
-    row = ("attack", found["held"], orjson.dumps(found).decode())
-    operator.insert("filing the report", "reports", arrow([row], shape), None)
 
 
 # --- a system of its own ---
@@ -122,9 +112,9 @@ def _play(tries: int, few: int, seed: int, said: Callable[[str], object]) -> Rep
         config = stack.settings_file
         environment = clean(os.environ)
         for command in (["topics"], ["migrate"], ["tenants", "apply", "--yes"]):
-            _schleuse(config, environment, *command)
+            once(config, *command, environment=environment)
         settings = settings_module.load(config, environment)
-        worker = open_.enter_context(running(config, environment, directory / "logs" / "worker.log", "worker"))
+        worker = open_.enter_context(running(config, "worker", directory / "logs" / "worker.log", environment))
         url = open_.enter_context(dashboard(config, environment, directory / "logs" / "dashboard.log"))
 
         def push(messages: Sequence[Message]) -> None:
@@ -145,43 +135,11 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _schleuse(config: Path, environment: Mapping[str, str], *command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "streams.cli", "--config", str(config), *command],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=dict(environment),
-    )
-    if done.returncode:
-        raise SchleuseError(f"schleuse {' '.join(command)} failed: {(done.stderr or done.stdout).strip()}")
-
-
-@contextmanager
-def running(config: Path, environment: Mapping[str, str], log: Path, command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """One schleuse command as a process, ended with the context."""
-    with log.open("wb") as written:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streams.cli", "--config", str(config), command],
-            stdout=written,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        process.kill()
-        process.wait()
-
-
 @contextmanager
 def dashboard(config: Path, environment: Mapping[str, str], log: Path) -> Iterator[str]:
     """A dashboard on a free port that lets an attacker ask as fast as it can; its address. Raises SchleuseError."""
     more = {"SCHLEUSE_DASHBOARD_PORT": "0", "SCHLEUSE_DASHBOARD_REQUESTS_PER_MINUTE": "100000"}
-    with running(config, {**environment, **more}, log, "dashboard") as process:
+    with running(config, "dashboard", log, {**environment, **more}) as process:
         until = time.monotonic() + START_SECONDS
         while not (found := _ADDRESS.findall(log.read_text("utf-8", "replace"))):
             if process.poll() is not None or time.monotonic() > until:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from streams.errors import SchleuseError, SettingsError
+from streams.processes import once, running
 
 if TYPE_CHECKING:
     from deploy.embedded.stack import Stack
@@ -96,21 +96,11 @@ def _play(
         (directory / "tenants.toml").write_text(story.tenants_toml)
         settings = settings_module.load(stack.settings_file)
         for command in (["topics"], ["migrate"], ["tenants", "apply", "--yes"]):
-            _schleuse(stack, *command)
+            once(stack.settings_file, *command)
         ready = time.monotonic()
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "streams.cli", "--config", str(stack.settings_file), "worker"],
-            stdout=(directory / "logs" / "worker.log").open("wb"),
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "SCHLEUSE_HTTP_PORT": "0"},  # the usual port may be another worker's
-        )
-        try:
+        environment = {**os.environ, "SCHLEUSE_HTTP_PORT": "0"}  # the usual port may be another worker's
+        with running(stack.settings_file, "worker", directory / "logs" / "worker.log", environment) as worker:
             seconds = _feed(story, settings, worker, console)
-        finally:
-            worker.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(30)
-            worker.kill()
         summary = _summary(story, settings)
         summary |= {
             "seconds_to_start": round(ready - began, 1),
@@ -132,17 +122,6 @@ def _stay(summary: dict[str, Any], settings: Settings, stack: Stack, console: Co
     tenants = list(dict.fromkeys(line["tenant"] for line in summary["mailings"]))
     console.print("\nPublishing figures, and starting the dashboard.")
     stay(settings, stack.settings_file, stack.directory / "logs", tenants, lambda line: print(line, flush=True))
-
-
-def _schleuse(stack: Stack, *command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "streams.cli", "--config", str(stack.settings_file), *command],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SchleuseError(f"schleuse {' '.join(command)} failed: {(done.stderr or done.stdout).strip()}")
 
 
 def _feed(story: Any, settings: Settings, worker: subprocess.Popen[bytes], console: Console) -> float:

@@ -85,16 +85,19 @@ async def _me(_site: Site, reader: Reader, _given: Mapping[str, Any]) -> shapes.
     return shapes.Me(reader.reader, reader.tenant, str(reader.role), shapes.moment(reader.until_ms))
 
 
+async def page(
+    site: Site, reader: Reader, limit: int, text: str | None, named: str
+) -> tuple[list[figures.Mailing], str | None]:
+    """The mailings that come after a cursor, and the cursor of those that come after them. Raises Problem for a bad
+    one."""
+    after = place(text, _MAILING)
+    found = await site.published(figures.mailings, reader.tenant, limit, (after[0], after[1]) if after else None, named)
+    return found.mailings, cursor(found.after) if found.after else None
+
+
 async def _mailings(site: Site, reader: Reader, given: Mapping[str, Any]) -> shapes.Mailings:
-    after = place(given["cursor"], _MAILING)
-    page = await site.published(
-        figures.mailings,
-        reader.tenant,
-        given["limit"],
-        (after[0], after[1]) if after else None,
-        given["named"] or "",
-    )
-    return shapes.Mailings([shapes.mailing(one) for one in page.mailings], cursor(page.after) if page.after else None)
+    mailings, older = await page(site, reader, given["limit"], given["cursor"], given["named"] or "")
+    return shapes.Mailings([shapes.mailing(one) for one in mailings], older)
 
 
 async def _mailing(site: Site, reader: Reader, given: Mapping[str, Any]) -> shapes.OneMailing:

@@ -237,27 +237,24 @@ async def _start(_request: web.Request, _site: Site, reader: Reader) -> web.Stre
     raise web.HTTPSeeOther("/mailings" if reader.role.sees_figures else "/publishing")
 
 
-async def _page(request: web.Request, site: Site, reader: Reader) -> tuple[figures.Page, str, bool]:
-    """A page of mailings, the name that was looked for, and whether it is the first page."""
-    named, cursor = request.query.get("named", "").strip()[:200], request.query.get("cursor")
-    named = named if named.isprintable() else ""
-    after = api.place(cursor, (int, str))
-    page = await site.published(figures.mailings, reader.tenant, A_PAGE, (after[0], after[1]) if after else None, named)
-    return page, named, after is None
+async def _listed(request: web.Request, site: Site, reader: Reader, name: str, named: str = "") -> web.Response:
+    """A page with a list of mailings: those whose name or id holds `named`, and where older ones are."""
+    text = request.query.get("cursor")
+    mailings, older = await api.page(site, reader, A_PAGE, text, named)
+    return _render(request, name, reader, mailings=mailings, named=named, first=text is None, older=older)
 
 
 @_figures
 async def _mailings(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
-    page, named, first = await _page(request, site, reader)
-    older = api.cursor(page.after) if page.after else None
-    return _render(request, "mailings", reader, mailings=page.mailings, named=named, first=first, older=older)
+    named = request.query.get("named", "").strip()[:200]
+    return await _listed(request, site, reader, "mailings", named if named.isprintable() else "")
 
 
 @_figures
 async def _mailing(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
     of = await api.one_mailing(site, reader, request.match_info["mailing"])
     others = await site.published(figures.usual, reader.tenant, of.mailing.mailing)
-    return _render(request, "mailing", reader, of=of, mailing=of.mailing, others=others, beside=_beside(of, others))
+    return _render(request, "mailing", reader, of=of, mailing=of.mailing, beside=_beside(of, others))
 
 
 def _beside(
@@ -279,9 +276,7 @@ async def _trends(request: web.Request, site: Site, reader: Reader) -> web.Strea
 
 @_for(lambda role: role.sees_publishing)
 async def _publishing(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
-    page, _, first = await _page(request, site, reader)
-    older = api.cursor(page.after) if page.after else None
-    return _render(request, "publishing", reader, mailings=page.mailings, first=first, older=older)
+    return await _listed(request, site, reader, "publishing")
 
 
 # What of the daily counts is shown together, in this order; of keys there is no curve worth looking at.

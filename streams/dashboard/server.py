@@ -61,8 +61,6 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
         response = _told(
             request, Problem(503, "no-store", "the figures cannot be read: the operator's log says why", 60.0)
         )
-    except asyncio.CancelledError:
-        raise
     except Exception as error:
         log.exception("a fault of its own", error=type(error).__name__)
         response = _told(request, Problem(500, "fault", "something unexpected happened: the operator's log says what"))

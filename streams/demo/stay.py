@@ -6,18 +6,18 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
 from streams.dashboard.readers import ReaderRole, let_in
 from streams.errors import SchleuseError
+from streams.processes import once, running
 from streams.settings import Settings
 from streams.stores import Role, Store, connect
 
@@ -34,10 +34,19 @@ def stay(settings: Settings, config: Path, logs: Path, tenants: Sequence[str], s
     over = threading.Event()
     before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     port = _port()
+    environment = {
+        **os.environ,
+        "SCHLEUSE_HTTP_PORT": "0",  # the usual port may be another worker's
+        "SCHLEUSE_DASHBOARD_PORT": str(port),
+        "SCHLEUSE_DASHBOARD_URL": f"http://127.0.0.1:{port}",
+    }
     try:
-        with ExitStack() as running:
-            _once(config, "publish", "--once")
-            parts = {name: running.enter_context(_part(name, config, logs, port)) for name in PARTS}
+        with ExitStack() as open_:
+            once(config, "publish", "--once")
+            parts = {
+                name: open_.enter_context(running(config, name, logs / f"{name}.log", environment, apart=True))
+                for name in PARTS
+            }
             address = f"http://127.0.0.1:{port}"
             _wait(address, parts, over)
             for line in _invitation(settings, address, tenants):
@@ -71,37 +80,6 @@ def _port() -> int:
             found: int = probe.getsockname()[1]
             return found
     raise SchleuseError("no port on 127.0.0.1 is free for the dashboard")
-
-
-def _command(config: Path, *command: str) -> list[str]:
-    return [sys.executable, "-m", "streams.cli", "--config", str(config), *command]
-
-
-def _once(config: Path, *command: str) -> None:
-    done = subprocess.run(_command(config, *command), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SchleuseError(f"schleuse {' '.join(command)} failed: {(done.stderr or done.stdout).strip()}")
-
-
-@contextmanager
-def _part(name: str, config: Path, logs: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {
-        **os.environ,
-        "SCHLEUSE_HTTP_PORT": "0",  # the usual port may be another worker's
-        "SCHLEUSE_DASHBOARD_PORT": str(port),
-        "SCHLEUSE_DASHBOARD_URL": f"http://127.0.0.1:{port}",
-    }
-    with (logs / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            _command(config, name), stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        process.kill()
 
 
 def _alive(parts: dict[str, subprocess.Popen[bytes]]) -> None:

@@ -24,14 +24,12 @@ from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import orjson
-import pyarrow as pa
-
 from streams.errors import SchleuseError
 from streams.messages import format_time
+from streams.reports import file_report
 from streams.rights.audit import Action
 from streams.rights.desk import Desk
-from streams.stores import Role, Store, StoreClient, arrow, connect
+from streams.stores import Role, Store, StoreClient, connect
 from streams.tenants import in_force
 from streams.topics import CHANGES, EVENTS, committed
 
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
 
 PAUSES = (1.0, 3.0)
 DONE_SECONDS = 60.0  # how long claims may take to finish before nothing can be said
-_REPORTS = pa.schema({"kind": pa.string(), "held": pa.bool_(), "body": pa.string()})
 
 
 class Verdict(StrEnum):
@@ -298,8 +295,7 @@ def file(desk: Desk, report: Report) -> str:
     that of the checks.
     """
     try:
-        row = ("verify", report.held, orjson.dumps(report.as_json()).decode())
-        desk.analytics.insert("filing the report", "reports", arrow([row], _REPORTS), None)
+        file_report(desk.analytics, "verify", report.held, report.as_json())
     except SchleuseError as error:
         return str(error)
     return ""

@@ -23,9 +23,10 @@ from streams.attack.guesses import ATTACKS, BOUND, Attack, learned, report
 from streams.attack.likelihood import Cell, cells, score, undone
 from streams.attack.play import Kept, World, play
 from streams.attack.tries import CROWD, LINKS, SMALL, TENANTS, Message, new_at, plan
-from streams.cli.attack import clean, dashboard, file_report, keys
+from streams.cli.attack import clean, dashboard, keys
 from streams.dashboard.officer import officer
 from streams.publish import publisher as publishing
+from streams.reports import file_report
 from streams.stores import Role, Store, connect
 from tests.lock import Lock
 
@@ -127,7 +128,7 @@ def test_no_attack_is_right_more_often_than_the_bound(world: World) -> None:
     assert sum(line.tries == TRIES for line in found.lines) >= 9
 
     with closing(connect(world.settings, Store.ANALYTICS, Role.OPERATOR)) as operator:
-        file_report(operator, found.as_json())
+        file_report(operator, "attack", found.held, found.as_json())
     with closing(connect(world.settings, Store.ANALYTICS, Role.DASHBOARD)) as store:
         filed = officer(store, CROWD).reports["attack"]
     assert filed.held

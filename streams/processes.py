@@ -1,0 +1,54 @@
+"""Schleuse's own commands as processes, for the commands that bring a whole system with them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from streams.errors import SchleuseError
+
+DRAIN_SECONDS: Final = 30
+
+
+def once(config: Path, *command: str, environment: Mapping[str, str] | None = None) -> None:
+    """Run a command to its end. `environment`: this process's own unless given. Raises SchleuseError when it fails."""
+    done = subprocess.run(
+        _command(config, *command), capture_output=True, text=True, check=False, env=dict(environment or os.environ)
+    )
+    if done.returncode:
+        raise SchleuseError(f"schleuse {' '.join(command)} failed: {(done.stderr or done.stdout).strip()}")
+
+
+@contextmanager
+def running(
+    config: Path, command: str, log: Path, environment: Mapping[str, str], apart: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that runs for as long as the context does; what it prints is added to `log`.
+
+    `apart`: a Ctrl-C at the terminal does not reach it, so that whoever started it ends it in order.
+    """
+    with log.open("ab") as written:
+        process = subprocess.Popen(
+            _command(config, command),
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            start_new_session=apart,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(DRAIN_SECONDS)
+        process.kill()
+        process.wait()
+
+
+def _command(config: Path, *command: str) -> list[str]:
+    return [sys.executable, "-m", "streams.cli", "--config", str(config), *command]
