@@ -8,6 +8,7 @@ same for every earlier step: a caller may rely on that.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -36,9 +37,9 @@ class Shown(NamedTuple):
 
 
 def shown(
-    measurements: Mapping[Figure, Floats], sent: int, links: Sequence[str], rho: float = RHO
+    measurements: Mapping[Figure, Floats], sent: int, links: Sequence[str], rho: float = RHO, since: int = 0
 ) -> dict[tuple[Figure, str], list[Shown]]:
-    """Every cell of every figure, at each step that was measured.
+    """Every cell of every figure, at each step from `since` on that was measured.
 
     `measurements`: step by cell, the steps so far, cells as `Figure.values(links)`. `sent`: recipients as declared; 0:
     not known, and nothing is capped by it. Raises ValueError when a figure has another number of cells.
@@ -52,6 +53,7 @@ def shown(
         deviations = (figure.sigma(len(values), rho) * factor(len(figure.steps)).errors[: len(measured)]).tolist()
         raw = totals(len(figure.steps), measured).T.tolist()
         steps = figure.steps[: len(measured)]
+        first = bisect_left(steps, since)
         above = tops.get((figure.kind, figure.actor), {})
         caps: list[float] = [above.get(step, sent if sent else math.inf) for step in steps]
         for value, total in zip(values, raw, strict=True):
@@ -60,7 +62,9 @@ def shown(
                 tops[figure.kind, figure.actor] = dict(zip(steps, figures, strict=True))
             of_cell[figure, value] = [
                 Shown(step, recipients, math.ceil(abs(recipients - noisy) + Z95 * deviation))
-                for step, recipients, noisy, deviation in zip(steps, figures, total, deviations, strict=True)
+                for step, recipients, noisy, deviation in zip(
+                    steps[first:], figures[first:], total[first:], deviations[first:], strict=True
+                )
             ]
     return of_cell
 

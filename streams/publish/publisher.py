@@ -149,6 +149,7 @@ class Publisher:
         fell: set[Mailing] = set()
         while self._draw(fell):
             told += self._show()
+        self._tidy()
         if fell:
             raise CountsFell(
                 f"{len(fell)} mailings have cells with fewer recipients than were measured before, and are not "
@@ -282,8 +283,8 @@ class Publisher:
     # --- showing ---
 
     def _show(self) -> int:
-        """Rules 2 and 4: all batches that are not published, in their order, another's too; so that what is tidied away
-        was shown before. How many mailings have something new to read."""
+        """Rule 2: all batches that are not published, in their order, another's too. How many mailings have something new
+        to read."""
         told = 0
         for (batch,) in self._store.rows(
             "reading which batches are not published",
@@ -301,11 +302,11 @@ class Publisher:
                 self._store.insert("publishing", "published", arrow(rows, _PUBLISHED), f"published:{batch}")
                 log.info("published", batch=batch, mailings=len(drawn), figures=len(rows))
             told += len(drawn)
-        self._tidy()
         return told
 
     def _tidy(self) -> None:
-        """Rule 4: what is exact goes when its mailing is done. The newest batch stays known by what it published."""
+        """Rule 4: what is exact goes when its mailing is done, all of which was shown before. The newest batch stays known
+        by what it published."""
         done = f"(tenant, mailing) IN (SELECT tenant, mailing FROM published WHERE step = {LAST})"
         ((there,),) = self._store.rows("looking for finished draws", f"SELECT count() FROM draws WHERE {done}")
         if there:
@@ -365,13 +366,15 @@ def _name(figure: Figure) -> tuple[str, str, str]:
 def _read(drawn: Drawn, sent: int, batch: int) -> list[tuple[Any, ...]]:
     """What a batch publishes of a mailing: from what was measured up to its steps, and what was declared."""
     measurements = {figure: np.array(of) for figure, of in drawn.measured.items()}
+    steps = [step for step, by in drawn.batches.items() if by == batch]
     rows: list[tuple[Any, ...]] = []
-    for (figure, value), cell in shown(measurements, sent, drawn.links, drawn.budget).items():
+    for (figure, value), cell in shown(measurements, sent, drawn.links, drawn.budget, min(steps)).items():
         values = figure.values(drawn.links)
-        column, rho = values.index(value), figure.share * drawn.budget
-        sigma, (kind, dimension, actor) = figure.sigma(len(values), drawn.budget), _name(figure)
-        for one, noisy in zip(cell, measurements[figure][:, column].tolist(), strict=True):
-            if drawn.batches[one.step] == batch:
+        sigma, rho = figure.sigma(len(values), drawn.budget), figure.share * drawn.budget
+        kind, dimension, actor = _name(figure)
+        known = measurements[figure][:, values.index(value)].tolist()
+        for one, noisy in zip(cell, known[len(known) - len(cell) :], strict=True):
+            if one.step in steps:
                 what = (one.step, HOURS[one.step], kind, dimension, value, actor)
                 rows.append((*what, one.recipients, one.margin, one.too_few, sent, noisy, sigma, rho))
     return rows

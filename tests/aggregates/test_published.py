@@ -114,6 +114,9 @@ def test_what_is_shown_is_consistent(opens: list[int], clicks: list[int], sent: 
     earlier = {figure: of[: sum(step <= until for step in figure.steps)] for figure, of in measurements.items()}
     for which, cell in shown(earlier, sent, LINKS).items():
         assert cell == read[which][: len(cell)]
+    # Told since some step, it is the same.
+    for which, cell in shown(measurements, sent, LINKS, since=until).items():
+        assert cell == [one for one in read[which] if one.step >= until]
 
 
 def test_the_margin_holds_the_truth_in_95_of_100_cases() -> None:
