@@ -283,8 +283,8 @@ class Publisher:
     # --- showing ---
 
     def _show(self) -> int:
-        """Rule 2: all batches that are not published, in their order, another's too. How many mailings have something new
-        to read."""
+        """Rule 2: all batches that are not published, in their order, another's too. How many mailings have something
+        new to read."""
         told = 0
         for (batch,) in self._store.rows(
             "reading which batches are not published",
@@ -305,8 +305,8 @@ class Publisher:
         return told
 
     def _tidy(self) -> None:
-        """Rule 4: what is exact goes when its mailing is done, all of which was shown before. The newest batch stays known
-        by what it published."""
+        """Rule 4: what is exact goes when its mailing is done, all of which was shown before. The newest batch stays
+        known by what it published."""
         done = f"(tenant, mailing) IN (SELECT tenant, mailing FROM published WHERE step = {LAST})"
         ((there,),) = self._store.rows("looking for finished draws", f"SELECT count() FROM draws WHERE {done}")
         if there:
