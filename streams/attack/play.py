@@ -115,11 +115,11 @@ class _Play:
         self._stage(0)
         self._snapshot()
         self._stage(1)
-        before = self._snapshot() | self._details()
+        before = self._snapshot() | self._details() | self._trends()
         sql_before = [self._sql.said(game.crowd, tries.reached(stage)) for stage in (0, 1)]
         rows_before = [dict(self._rows[tenant].said) for tenant in (CROWD, SMALL)]
         self._erase()
-        after = self._snapshot(keep=False) | self._details()
+        after = self._snapshot(keep=False) | self._details() | self._trends()
         kept.moved = {surface: self._compared(before[surface], after[surface]) for surface in before}
         self._stage(2)
         self._snapshot()
@@ -216,6 +216,15 @@ class _Play:
             for name, (web, path) in ways.items()
             if name in (only or ways)
         }
+
+    def _trends(self) -> dict[str, dict[str, bytes]]:
+        """What is shown of all mailings together: it stands with the first one."""
+        ways = {
+            "api, trends": (self._api[CROWD], API + "/trends"),
+            "csv, trends": (self._pages[CROWD], "/trends.csv"),
+            "page, trends": (self._pages[CROWD], "/trends"),
+        }
+        return {name: {self._game.crowd[0].mailing: web.read(path)} for name, (web, path) in ways.items()}
 
     def _compared(self, before: Mapping[str, object], after: Mapping[str, object]) -> Said:
         """Whether what was said of each try is the same; of the tries of which there is something."""

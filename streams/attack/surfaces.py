@@ -238,8 +238,12 @@ class _List(HTMLParser):
             self._cells[-1] += data
 
 
+_ON_PAGES: Final = (("open", "human"), ("click", "human"))
+
+
 def page_mailings(web: Web, tries: Sequence[Try], named: str) -> tuple[Totals, dict[str, bytes]]:
-    """The pages of the list, which say shares: rounded, of people only. Raises AttackFailed when none is understood."""
+    """The pages of the list, which say shares: rounded, of people only. Raises AttackFailed when one of them is shown
+    in another way than the attack knows."""
     found, said, where = totals_of(tries), dict[str, bytes](), place(tries)
     path: str | None = f"/mailings?{urlencode({'named': named})}"
     while path is not None:
@@ -249,12 +253,14 @@ def page_mailings(web: Web, tries: Sequence[Try], named: str) -> tuple[Totals, d
             if (row := where.get(mailing)) is not None:
                 said[mailing] = "\n".join(texts).encode()
                 shares = [one for one in map(_share, texts) if one is not None]
-                for kind, one in zip(("open", "click"), shares, strict=False):
-                    for array, number in zip(found[kind, "human"], one, strict=True):
+                if len(shares) != len(_ON_PAGES):
+                    raise AttackFailed("the list of mailings shows shares in another way than the attack knows")
+                for cell, one in zip(_ON_PAGES, shares, strict=True):
+                    for array, number in zip(found[cell], one, strict=True):
                         array[row, 0] = number * tries[row].sent / 100
         path = page.older
     if not said:
-        raise AttackFailed("the list of mailings shows none of them, or in another way than the attack knows")
+        raise AttackFailed("the list of mailings shows none of them")
     return found, said
 
 
