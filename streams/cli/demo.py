@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from deploy.embedded.stack import Stack
     from streams.settings import Settings
 
+_SUMS = ("recipients", "openers", "openers_in_truth", "clickers", "clickers_in_truth")
 TERMS = ("counted", "off", "duplicates", "rejected")
 
 
@@ -40,7 +41,8 @@ TERMS = ("counted", "off", "duplicates", "rejected")
 @click.option("--exit", "leave", is_flag=True, help="End after the sum, without the dashboard.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object; implies --exit.")
 def demo(events: int, seed: int, keep: Path | None, broker: Any, leave: bool, as_json: bool) -> None:
-    """Play a week of three senders through the lock, and hold what comes out against the truth.
+    """Play a week of three senders (and a little of the months before) through the lock, and hold what comes out
+    against the truth.
 
     Starts a broker and both stores, feeds the week, runs a worker as a process of its own, and adds it all up. Then it
     publishes figures and stays, with a dashboard to look at, until Ctrl-C. Exit code 1 if any figure differs from the
@@ -187,6 +189,7 @@ def _summary(story: Any, settings: Settings) -> dict[str, Any]:
                 "mailing": declared["mailing"],
                 "name": declared["name"],
                 "recipients": declared["recipients"],
+                "earlier": declared["mailing"] in story.earlier,
                 **_figures(declared, have, want),
             }
             for declared in story.declarations
@@ -208,6 +211,19 @@ def _figures(declared: dict[str, Any], have: dict[Any, Any], want: dict[Any, Any
     return figures
 
 
+def _lines(mailings: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The week's mailings; those of the months before as one line a sender."""
+    for tenant in dict.fromkeys(line["tenant"] for line in mailings):
+        earlier = [line for line in mailings if line["tenant"] == tenant and line["earlier"]]
+        if earlier:
+            yield {
+                "tenant": tenant,
+                "name": f"{len(earlier)} months before",
+                **{name: sum(line[name] for line in earlier) for name in _SUMS},
+            }
+        yield from (line for line in mailings if line["tenant"] == tenant and not line["earlier"])
+
+
 def _show(summary: dict[str, Any], console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("sender", no_wrap=True, min_width=10)
@@ -215,7 +231,7 @@ def _show(summary: dict[str, Any], console: Console) -> None:
     for name, width in (("sent", 6), ("opened", 11), ("clicked", 10), ("exact", 5)):
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
     last = None
-    for line in summary["mailings"]:
+    for line in _lines(summary["mailings"]):
         people = max(1, line["recipients"])
         opened, clicked = ((line[word], line[f"{word}_in_truth"]) for word in ("openers", "clickers"))
         table.add_row(

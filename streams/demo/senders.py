@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+MONTHS_BEFORE, REACH_BEFORE = 5, 0.12
+_MONTHS = (
+    *("Januar", "Februar", "März", "April", "Mai", "Juni", "Juli", "August", "September", "Oktober", "November"),
+    "Dezember",
+)
 
 TENANTS_TOML = """\
 # The three senders of the demo. Defaults stand beside each setting.
@@ -63,6 +69,9 @@ class Sender:
     gateways: float
     """Share of its people who sit behind a security gateway."""
     mailings: tuple[MailingPlan, ...]
+    """Of the week."""
+    newsletter: str
+    """What it sends monthly, and has sent in the months before."""
     undeclared: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -128,6 +137,7 @@ SENDERS = (
                 1.1,
             ),
         ),
+        newsletter="Stadtwerke aktuell",
         undeclared={"https://stadtwerke.example/konto/{}/vertrag": "other"},
     ),
     Sender(
@@ -196,6 +206,7 @@ SENDERS = (
                 1.2,
             ),
         ),
+        newsletter="Neu im Regal",
         undeclared={"https://buchladen.example/merkzettel/{}": "other"},
     ),
     Sender(
@@ -250,6 +261,7 @@ SENDERS = (
                 1.4,
             ),
         ),
+        newsletter="Vereinsbrief",
         undeclared={
             "https://verein.example/satzung": "https://verein.example/satzung",
             "https://verein.example/mitglied/{}@example.org": "other",
@@ -285,8 +297,30 @@ POSING = 4
 """A gateway that poses as a browser: only the vendor knows, and its events say so in `actor`."""
 
 
-def sent_ms(plan: MailingPlan, now_ms: int) -> int:
-    """When a mailing was sent: within the last 7 days, at least 4 hours ago."""
+def sent(sender: Sender, now_ms: int) -> Iterator[tuple[MailingPlan, int]]:
+    """A sender's mailings and when they were sent (milliseconds since 1970): a newsletter to a few of its people on the
+    12th of each of the months before, then those of the last 7 days, each at least 4 hours ago."""
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    site = f"https://{sender.tenant}.example"
+    for back in range(MONTHS_BEFORE, 0, -1):
+        year, month = divmod(now.year * 12 + now.month - 1 - back, 12)
+        when = datetime(year, month + 1, 12, 8, tzinfo=UTC)
+        plan = MailingPlan(
+            f"{year}-{month + 1:02}-brief",
+            f"{sender.newsletter}, {_MONTHS[month]} {year}",
+            {"lesen": f"{site}/aktuell", "abmelden": f"{site}/abmelden"},
+            (0.9, 0.05),
+            REACH_BEFORE,
+            (now - when).days,
+            when.hour,
+            0.85 + 0.1 * (month % 4),
+        )
+        yield plan, int(when.timestamp() * 1000)
+    for plan in sender.mailings:
+        yield plan, _sent_ms(plan, now_ms)
+
+
+def _sent_ms(plan: MailingPlan, now_ms: int) -> int:
     if not plan.days_ago:
         return (now_ms - 5 * HOUR_MS) // (HOUR_MS // 4) * (HOUR_MS // 4)
     return now_ms // DAY_MS * DAY_MS - plan.days_ago * DAY_MS + plan.hour * HOUR_MS

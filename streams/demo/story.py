@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from streams.demo.choices import Choice, choose
-from streams.demo.people import people_of
-from streams.demo.senders import DAY_MS, SENDERS, TENANTS_TOML, sent_ms
+from streams.demo.people import ALWAYS, people_of
+from streams.demo.senders import DAY_MS, SENDERS, TENANTS_TOML, sent
 from streams.demo.week import Hit, Sending, hits_of, targets_of
 from streams.demo.wire import EventWriter, bad_row
 
@@ -62,6 +62,8 @@ class Story:
     tenants_toml: str
     declarations: list[dict[str, Any]]
     """Messages of tracking.mailings."""
+    earlier: frozenset[str]
+    """Mailings of the months before the week."""
     waves: list[Message]
     """Preferences that have to be carried out before the first event: each is accepted, and makes one change."""
     truth: Truth
@@ -88,7 +90,8 @@ class Story:
 
 
 def plan(events: int, seed: int, now_ms: int) -> Story:
-    """A week of about `events` events that ends at `now_ms` (milliseconds since 1970); 7 µs of CPU an event.
+    """A week of about `events` events, a few of them months earlier, that ends at `now_ms` (milliseconds since 1970);
+    7 µs of CPU an event.
 
     No event lies after `now_ms`; a caller may not assume that it gets `events` to the unit.
     """
@@ -97,22 +100,30 @@ def plan(events: int, seed: int, now_ms: int) -> Story:
     declarations: list[dict[str, Any]] = []
     waves: list[Choice] = []
     midway: list[Choice] = []
+    before_the_week: set[str] = set()
     for sender in SENDERS:
-        reach = sum(mailing.reach * mailing.interest for mailing in sender.mailings)
+        mailings = list(sent(sender, now_ms))
+        reach = sum(mailing.reach * mailing.interest for mailing, _ in mailings)
         people = people_of(sender, max(8, round(events * sender.share / reach / PER_SENDING)), draw)
         before, after = choose(sender, people, draw, now_ms)
         waves += before
         midway += after
-        for mailing in sender.mailings:
-            sent = sent_ms(mailing, now_ms)
-            to = [number for number in range(len(people)) if draw.random() < mailing.reach]
-            sendings.append(Sending(sender, mailing, sent, people, to, targets_of(sender, mailing)))
+        for mailing, when in mailings:
+            earlier = mailing not in sender.mailings
+            if earlier:  # to those who never wanted no counting: what they did in all those months is counted
+                before_the_week.add(mailing.mailing)
+            to = [
+                number
+                for number, person in enumerate(people)
+                if draw.random() < mailing.reach and not (earlier and person.counts_from != (ALWAYS, ALWAYS))
+            ]
+            sendings.append(Sending(sender, mailing, when, people, to, targets_of(sender, mailing)))
             declarations.append(
                 {
                     "tenant": sender.tenant,
                     "mailing": mailing.mailing,
                     "name": mailing.name,
-                    "sent_at": datetime.fromtimestamp(sent / 1000, UTC).isoformat(timespec="milliseconds"),
+                    "sent_at": datetime.fromtimestamp(when / 1000, UTC).isoformat(timespec="milliseconds"),
                     "recipients": len(to),
                     "links": dict(mailing.links),
                 }
@@ -124,6 +135,7 @@ def plan(events: int, seed: int, now_ms: int) -> Story:
     return Story(
         TENANTS_TOML,
         declarations,
+        frozenset(before_the_week),
         [_preference(choice) for choice in sorted(waves, key=lambda choice: choice.decided_ms)],
         _truth(hits, sendings, reasons),
         items,

@@ -20,6 +20,7 @@ def summary() -> dict[str, object]:
         "mailing": "m",
         "name": "Wartung am Wochenende und noch mehr Text",
         "recipients": 36_064,
+        "earlier": False,
         "openers": 12_345,
         "openers_in_truth": 12_345,
         "clickers": 1_234,
@@ -34,7 +35,11 @@ def summary() -> dict[str, object]:
         "rejected_by_reason": {"bad_time": 496},
         "adds_up": True,
         "events_per_second": 61_234,
-        "mailings": [line, {**line, "clickers_in_truth": 1}],
+        "mailings": [
+            *({**line, "earlier": True, "recipients": count} for count in (100, 23)),
+            line,
+            {**line, "clickers_in_truth": 1},
+        ],
         "cells": 126,
         "cells_that_differ": 1,
         "exact": False,
@@ -46,7 +51,8 @@ def test_every_figure_is_whole(columns: int) -> None:
     out = io.StringIO()
     _show(summary(), Console(file=out, width=columns, color_system=None))
     text = out.getvalue()
-    for whole in ("36,064", "12,345  34%", "1,234   3%", "yes", "no", "stadtwerke", "496,175", "1 of 126"):
+    figures = ("36,064", "12,345  34%", "1,234   3%", "496,175", "1 of 126")
+    for whole in ("stadtwerke", "2 months before", "123", *figures, "yes", "no"):
         assert whole in text
     assert max(len(line) for line in text.splitlines()) <= columns
 
