@@ -42,30 +42,43 @@ function columns(table) {
     });
 }
 
+function runs(values) {
+  const found = [];
+  values.forEach((value, at) => {
+    if (value === null) return;
+    if (at === 0 || values[at - 1] === null) found.push([]);
+    found.at(-1).push(at);
+  });
+  return found;
+}
+
+// What is not said (too few to say) is a gap: nothing is drawn across it.
 function band(x, low, high, name, title) {
-  const at = x.map((_, index) => index).filter((index) => low[index] !== null);
-  const pick = (values) => at.map((index) => values[index]);
-  const shared = { mode: "lines", line: { width: 0, shape: "linear" }, hoverinfo: "skip", x: pick(x) };
-  return [
-    { ...shared, y: pick(low), showlegend: false },
-    { ...shared, y: pick(high), fill: "tonexty", fillcolor: faint(name, 0.22), name: title, showlegend: Boolean(title) },
-  ];
+  return runs(low).flatMap((at, number) => {
+    const pick = (values) => at.map((index) => values[index]);
+    const shared = { mode: "lines", line: { width: 0, shape: "linear" }, hoverinfo: "skip", x: pick(x) };
+    const named = { name: title, showlegend: Boolean(title) && number === 0 };
+    return [
+      { ...shared, y: pick(low), showlegend: false },
+      { ...shared, y: pick(high), fill: "tonexty", fillcolor: faint(name, 0.22), ...named },
+    ];
+  });
 }
 
 function line(column, name, dash) {
   const low = column.y.map((value, at) => (value === null || column.margin[at] === null ? null : Math.max(0, value - column.margin[at])));
   const high = column.y.map((value, at) => (low[at] === null ? null : Math.min(100, value + column.margin[at])));
+  const alone = runs(column.y).some((at) => at.length === 1);
   const drawn = {
     x: column.x,
     y: column.y,
     text: column.text,
     name: column.title,
-    mode: column.x.length > 20 ? "lines" : "lines+markers",
+    mode: column.x.length > 20 && !alone ? "lines" : "lines+markers",
     line: { color: color(name), width: 2.5, dash: dash || "solid" },
-    connectgaps: true,
     hovertemplate: "%{text}<extra>%{fullData.name}</extra>",
   };
-  return [...(low.some((value) => value !== null) ? band(column.x, low, high, name, "") : []), drawn];
+  return [...band(column.x, low, high, name, ""), drawn];
 }
 
 const KINDS = {
