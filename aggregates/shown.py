@@ -29,6 +29,10 @@ class Shown(NamedTuple):
     """How many, for all that is known."""
     margin: int
     """The truth is within so many of it in 95 of 100 cases, whatever it is."""
+    total: float
+    """The noisy total, as likely too large as too small: what may be added up over mailings, as figures may not."""
+    deviation: float
+    """The standard deviation of `total`."""
 
     @property
     def too_few(self) -> bool:
@@ -61,12 +65,26 @@ def shown(
             if figure.dimension == "all":
                 tops[figure.kind, figure.actor] = dict(zip(steps, figures, strict=True))
             of_cell[figure, value] = [
-                Shown(step, recipients, math.ceil(abs(recipients - noisy) + Z95 * deviation))
+                Shown(step, recipients, _margin(recipients, noisy, deviation), noisy, deviation)
                 for step, recipients, noisy, deviation in zip(
                     steps[first:], figures[first:], total[first:], deviations[first:], strict=True
                 )
             ]
     return of_cell
+
+
+def together(total: float, deviation: float, sent: int) -> tuple[int, int]:
+    """Recipients and margin of several mailings together, from the sum of their noisy totals, its standard deviation
+    and how many they were sent to (0: not known).
+
+    Of totals, not of figures: those never fall, so each is a little too large, and of many that is more than the noise.
+    """
+    recipients = max(0, round(min(total, sent) if sent else total))
+    return recipients, _margin(recipients, total, deviation)
+
+
+def _margin(recipients: int, noisy: float, deviation: float) -> int:
+    return math.ceil(abs(recipients - noisy) + Z95 * deviation)
 
 
 def _rising(raw: Sequence[float], deviations: Sequence[float], caps: Sequence[float]) -> list[int]:

@@ -672,6 +672,8 @@ TABLES: tuple[Place, ...] = (
             ("too_few", NO, "whether the noise drowns it"),
             ("sent", NO, "to how many the mailing was sent, as declared"),
             ("measured", NO, "the number with noise that it was computed from"),
+            ("total", NO, "the total with noise up to the step: what is added up over mailings"),
+            ("deviation", NO, "the standard deviation of that total"),
             ("sigma", NO, "the standard deviation of that noise"),
             ("rho", NO, "what the figure costs of the mailing's privacy budget, all steps together"),
             ("batch", NO, "which batch of figures"),

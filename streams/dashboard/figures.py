@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aggregates.reading import Reading
+from aggregates.shown import together
 from aggregates.steps import HOUR_MS, HOURS
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Month(NamedTuple):
     month: datetime.date
     mailings: int
     totals: dict[str, Reading]
-    """Kind -> recipients of all mailings together; the margin is that of a sum of independent errors."""
+    """Kind -> recipients of all mailings together, from their noisy totals."""
     devices: dict[str, Reading]
 
 
@@ -229,11 +230,11 @@ def usual(store: StoreClient, tenant: str, mailing: str) -> dict[str, list[Usual
 
 _MONTHS: Final = """
 SELECT toStartOfMonth(fromUnixTimestamp64Milli(sent_ms, 'UTC')) AS month, toString(kind), toString(dimension),
-    toString(value), uniqExact(mailing), sum(figure), toUInt64(ceil(sqrt(sum(squared)))), sum(people)
+    toString(value), uniqExact(mailing), sum(newest), sqrt(sum(squared)), sum(people)
 FROM
 (
-    SELECT mailing, kind, dimension, value, argMax(recipients, step) AS figure,
-        pow(argMax(margin, step), 2) AS squared, argMax(sent, step) AS people
+    SELECT mailing, kind, dimension, value, argMax(total, step) AS newest,
+        pow(argMax(deviation, step), 2) AS squared, argMax(sent, step) AS people
     FROM published
     WHERE tenant = {tenant:String} AND actor = 'human' AND dimension IN ('all', 'device') AND sent > 0
     GROUP BY mailing, kind, dimension, value
@@ -250,9 +251,10 @@ GROUP BY month, kind, dimension, value ORDER BY month
 def months(store: StoreClient, tenant: str) -> list[Month]:
     """Month by month, what all of a tenant's mailings with figures come to; the first month first."""
     found: dict[datetime.date, Month] = {}
-    for month, kind, dimension, value, count, recipients, margin, sent in store.rows(
+    for month, kind, dimension, value, count, total, deviation, sent in store.rows(
         "reading months", _MONTHS, {"tenant": tenant}
     ):
+        recipients, margin = together(total, deviation, sent)
         reading = _reading(recipients, margin, recipients <= margin, sent)
         of = found.get(month, Month(month, 0, {}, {}))
         if dimension == "all":

@@ -79,6 +79,8 @@ _PUBLISHED: Final = pa.schema(
         "too_few": pa.bool_(),
         "sent": pa.uint64(),
         "measured": pa.float64(),
+        "total": pa.float64(),
+        "deviation": pa.float64(),
         "sigma": pa.float64(),
         "rho": pa.float64(),
         "batch": pa.uint64(),
@@ -376,5 +378,6 @@ def _read(drawn: Drawn, sent: int, batch: int) -> list[tuple[Any, ...]]:
         for one, noisy in zip(cell, known[len(known) - len(cell) :], strict=True):
             if one.step in steps:
                 what = (one.step, HOURS[one.step], kind, dimension, value, actor)
-                rows.append((*what, one.recipients, one.margin, one.too_few, sent, noisy, sigma, rho))
+                of_one = one.recipients, one.margin, one.too_few, sent, noisy, one.total, one.deviation
+                rows.append((*what, *of_one, sigma, rho))
     return rows
