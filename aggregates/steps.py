@@ -20,9 +20,14 @@ HOURS: Final[tuple[int, ...]] = (
     *(336, 504, 672),
     720,
 )
-"""Hours after sending, rising. The last is the closing."""
+"""Hours after sending, rising. The last is the closing, for a window of 30 days."""
 
 _HOURS = np.array(HOURS, np.int64)
+
+
+def steps_within(days: int) -> int:
+    """How many steps there are within so many days after sending."""
+    return int(np.searchsorted(_HOURS, days * 24, side="right"))
 
 
 def step_of(occurred_ms: NDArray[np.int64], sent_ms: NDArray[np.int64]) -> NDArray[np.uint8]:

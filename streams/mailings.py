@@ -14,6 +14,10 @@ NAMED: Final = "(tenant, mailing) IN {mailings:Array(Tuple(String, String))}"
 """A condition: what the parameter `mailings` names."""
 
 
+CLOSING: Final = "(tenant, mailing) IN (SELECT tenant, mailing FROM closing_notes WHERE note = 'asked')"
+"""A condition: that the mailing's closing was asked for, or is done (streams/rights/closing.py)."""
+
+
 class Declared(NamedTuple):
     """A mailing as its sender last declared it."""
 

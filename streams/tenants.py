@@ -154,6 +154,11 @@ def days(duration: str, where: str = "a duration") -> int:
     return count
 
 
+def window_of(tenant: TenantSettings | None) -> int:
+    """For how many days a tenant's mailings are counted; of one without settings in force as long as by default."""
+    return tenant.window_days if tenant else days(WINDOW)
+
+
 def in_force(analytics: StoreClient) -> dict[str, TenantSettings]:
     """The newest settings that were applied; none when there never were any.
 
@@ -161,6 +166,14 @@ def in_force(analytics: StoreClient) -> dict[str, TenantSettings]:
     """
     ((body,),) = analytics.rows("reading the tenants' settings", "SELECT argMax(body, at) FROM settings")
     return from_json(body) if body else {}
+
+
+def ever_in_force(analytics: StoreClient) -> dict[str, TenantSettings]:
+    """Every tenant that ever was in force, as it was last. Raises StoreUnavailable, StoreRefused, SettingsError."""
+    found: dict[str, TenantSettings] = {}
+    for (body,) in analytics.rows("reading the tenants' settings", "SELECT body FROM settings ORDER BY at"):
+        found |= from_json(body)
+    return found
 
 
 def changes(before: Mapping[str, TenantSettings], after: Mapping[str, TenantSettings]) -> list[str]:

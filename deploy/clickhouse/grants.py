@@ -109,6 +109,7 @@ GRANTS: tuple[Grant, ...] = (
     *_on(_A, Role.RIGHTS, "ALTER DELETE", "engagement"),
     # ... and those that let go when the time has come: windows close, rows and mappings expire.
     *_on(_A, Role.RIGHTS, "SELECT", "cells_hourly", "cells_unique", "cells_closed", "closings", "closing_notes"),
+    *_on(_A, Role.RIGHTS, "SELECT", "published"),
     *_on(_A, Role.RIGHTS, "SELECT", "mailings", "incarnations", "claims"),
     *_on(_A, Role.RIGHTS, "SELECT", "removals"),
     *_on(_A, Role.RIGHTS, "INSERT", "cells_closed", "closing_notes", "removals"),
@@ -128,6 +129,7 @@ GRANTS: tuple[Grant, ...] = (
     *_on(_A, Role.OPERATOR, "INSERT", "readers", "reports"),
     # publisher: from exact cells to published figures, and nothing about rows or people.
     *_on(_A, Role.PUBLISHER, "SELECT", "mailings", "cells_unique", "cells_closed", "draws", "published", "settings"),
+    *_on(_A, Role.PUBLISHER, "SELECT", "closing_notes"),
     *_on(_A, Role.PUBLISHER, "INSERT", "draws", "published"),
     *_on(_A, Role.PUBLISHER, "ALTER DELETE", "draws"),
     # analyst: what was published, and what a mailing is called.

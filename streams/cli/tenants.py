@@ -73,11 +73,13 @@ def apply(settings: Settings, yes: bool) -> None:
         if file.to_json(before) == body:
             click.echo(f"in force already: {file.fingerprint(body)}")
             return
-        for name in before.keys() & wanted.keys():
-            if before[name].lower_local != wanted[name].lower_local:
+        ever = file.ever_in_force(analytics)
+        for name in ever.keys() & wanted.keys():
+            if ever[name].lower_local != wanted[name].lower_local:
                 raise SettingsError(
-                    f"{name}: local_part cannot change once it is in force: what people have agreed to lies under keys "
-                    "made by it, and a withdrawal would not find it"
+                    f"{name}: local_part cannot change once it was in force, not by taking the tenant out and putting "
+                    "it back either: what people have agreed to lies under keys made by it, and a withdrawal would not "
+                    "find it; and people who were counted would be counted again"
                 )
         if not yes:
             raise SettingsError(f"{len(lines)} changes were not put in force: --yes does")

@@ -9,9 +9,14 @@ A number is drawn once for each figure and step, whatever crashes, is done twice
     What is computed from it is the same whenever it is computed, so whoever comes second writes what is there
  3  what is new in a step is what is distinct up to it, less all that was new in earlier draws, which stand in `draws`
     beside what was measured, in the same row: a batch that is there is all there
- 4  a row of `draws` goes when the mailing's last step is published; from then on nothing is drawn of it any more
+ 4  a row of `draws` goes when the mailing's last step is published or the mailing closes; from then on nothing is drawn
+    of it any more
  5  what a mailing's figures may spend is said by its tenant's settings when its first step is drawn, stands in each of
     its rows of `draws`, and is taken from there ever after: no setting changes it for a mailing that has begun
+
+Whether a mailing closes, and when, depends on what everybody did. So no number does: nothing is drawn of a mailing from
+its closing on, nor of steps that lie beyond its window, and it waits to close for those within
+(`streams/rights/closing.py`).
 
 A step is due when its hour has passed and everything that lay in Kafka at some later moment is counted: so a backlog
 publishes what had arrived, and not its middle. What arrives later is new in the next step.
@@ -31,13 +36,13 @@ import structlog
 from aggregates.continual import measured
 from aggregates.figures import FIGURES, Figure
 from aggregates.shown import shown
-from aggregates.steps import HOUR_MS, HOURS
+from aggregates.steps import HOUR_MS, HOURS, steps_within
 from streams.broker import admin, is_committed, log_ends
 from streams.errors import SchleuseError, StoreLate
-from streams.mailings import NAMED, Declared, Mailing, declared
+from streams.mailings import CLOSING, NAMED, Declared, Mailing, declared
 from streams.publish.noise import draw
 from streams.stores import TIME, Role, Store, StoreClient, arrow, connect
-from streams.tenants import TenantSettings, in_force
+from streams.tenants import TenantSettings, in_force, window_of
 from streams.topics import EVENTS
 
 if TYPE_CHECKING:
@@ -174,8 +179,8 @@ class Publisher:
             self._marks = [self._marks[0], self._marks[-1]]
 
     def _due(self, tenants: Mapping[str, TenantSettings]) -> dict[Mailing, tuple[Declared, list[int]]]:
-        """Mailings with steps that are due, in order, and were not drawn. None begins whose tenant has no settings in
-        force: nobody has said what it may spend."""
+        """Mailings with steps that are due, in order, and were not drawn: within their window, before their closing.
+        None begins whose tenant has no settings in force: nobody has said what it may spend."""
         drawn = {
             (tenant, mailing): step
             for tenant, mailing, step in self._store.rows(
@@ -186,12 +191,12 @@ class Publisher:
             )
         }
         found: dict[Mailing, tuple[Declared, list[int]]] = {}
-        for mailing, said in declared(self._store).items():
-            first = drawn.get(mailing, -1) + 1
-            if not first and mailing[0] not in tenants:
+        for mailing, said in declared(self._store, f"NOT {CLOSING}").items():
+            first, tenant = drawn.get(mailing, -1) + 1, tenants.get(mailing[0])
+            if not first and tenant is None:
                 continue
             passed = (self._counted_until - said.sent_ms) // HOUR_MS
-            steps = [step for step in range(first, len(HOURS)) if HOURS[step] <= passed]
+            steps = [step for step in range(first, steps_within(window_of(tenant))) if HOURS[step] <= passed]
             if steps:
                 found[mailing] = (said, steps)
         return found
@@ -309,7 +314,7 @@ class Publisher:
     def _tidy(self) -> None:
         """Rule 4: what is exact goes when its mailing is done, all of which was shown before. The newest batch stays
         known by what it published."""
-        done = f"(tenant, mailing) IN (SELECT tenant, mailing FROM published WHERE step = {LAST})"
+        done = f"{CLOSING} OR (tenant, mailing) IN (SELECT tenant, mailing FROM published WHERE step = {LAST})"
         ((there,),) = self._store.rows("looking for finished draws", f"SELECT count() FROM draws WHERE {done}")
         if there:
             self._store.remove("draws", done, {})

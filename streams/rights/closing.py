@@ -17,6 +17,8 @@ at any instant, and by several at once:
 
 By itself a mailing closes when its window is over (`sent_at` as declared, else its newest hour, and the tenant's
 window, by the store's clock) and nothing has come for it for a day since: so that a backlog or a backfill is counted.
+One whose figures are being published waits for the last of them within its window, a week at most: when it closes
+depends on what everybody did, and no published number may depend on that.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aggregates.steps import steps_within
 from pseudonymizer.keys import KeyKind
 from streams import tenants as settings_of
 from streams.broker import partition_count
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from streams.rights.desk import Desk
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
+PUBLISHER_MS = 7 * DAY_MS  # how long after its window a mailing waits for a publisher
 QUIET_MS = DAY_MS  # how long nothing may have come for a mailing before it closes by itself
 ASK_AGAIN_MS = 600_000  # a closing that some partition has not carried out is sent again after this long
 SETTLED_MS = 900_000  # longer than any insert of an earlier incarnation may be late
@@ -62,6 +66,8 @@ class Window:
     """Since when it was seen to be over with so many events; None: that was never noted."""
     asked_ms: int | None
     """When its closing was last sent to the partitions; None: never."""
+    unpublished: bool
+    """Whether figures of it are being published, and not all within its window are."""
 
 
 _NOT_DONE = "(tenant, mailing) NOT IN (SELECT tenant, mailing FROM closing_notes WHERE note = 'done')"
@@ -99,10 +105,18 @@ def windows(desk: Desk) -> tuple[int, list[Window]]:
         f"FROM closing_notes WHERE {_NOT_DONE} GROUP BY ALL",
     ):
         notes[tenant, mailing, note] = (count, at)
+    published = {
+        (tenant, mailing): step
+        for tenant, mailing, step in desk.analytics.rows(
+            "reading how far figures are published",
+            f"SELECT toString(tenant), toString(mailing), max(step) FROM published WHERE {_NOT_DONE} GROUP BY ALL",
+        )
+    }
     found = []
     for one in {*sent, *newest}:
         began, events = newest.get(one, (0, 0))
-        days = in_force[one[0]].window_days if one[0] in in_force else settings_of.days(settings_of.WINDOW)
+        days = settings_of.window_of(in_force.get(one[0]))
+        last = steps_within(days) - 1
         over = notes.get((*one, "over"))
         found.append(
             Window(
@@ -112,6 +126,7 @@ def windows(desk: Desk) -> tuple[int, list[Window]]:
                 events,
                 over[1] if over and over[0] == events else None,
                 notes.get((*one, "asked"), (0, None))[1],
+                published.get(one, last) < last,
             )
         )
     return now_ms, sorted(found, key=lambda window: (window.ends_ms, window.mailing))
@@ -151,7 +166,7 @@ def run_once(desk: Desk, quiet_ms: int = QUIET_MS) -> int:
     Raises StoreUnavailable, StoreRefused, BrokerError: what was done stays done, and the rest is done next time.
     """
     now_ms, found = windows(desk)
-    over = [one for one in found if one.ends_ms <= now_ms and one.asked_ms is None]
+    over = [one for one in found if one.ends_ms + PUBLISHER_MS * one.unpublished <= now_ms and one.asked_ms is None]
     _note(desk, "over", {one.mailing: one.events for one in over if one.quiet_since_ms is None})
     quiet = [one.mailing for one in over if one.quiet_since_ms is not None and one.quiet_since_ms + quiet_ms <= now_ms]
     if quiet and _workers_run(desk):

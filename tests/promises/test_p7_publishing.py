@@ -23,6 +23,8 @@ from deploy.embedded.stack import Stack
 from streams.errors import StoreRefused
 from streams.publish import publisher as publishing
 from streams.publish.publisher import CountsFell, Publisher
+from streams.rights import closing as closings
+from streams.rights.desk import Desk
 from streams.stores import Role, Store, StoreClient
 from streams.tenants import in_force
 from tests.lock import TENANTS, Lock, Message, event, mailing, now_ms
@@ -264,10 +266,11 @@ def test_after_the_last_step_nothing_is_drawn_and_nothing_exact_is_left(lock: Lo
     assert (of(lock, "done"), draws(lock, "done")) == (figures, {})
 
 
-def applied(lock: Lock, rho: float | None = None, without: str = "") -> None:
-    """Put settings in force: with this budget for a mailing of acme's, and without another tenant."""
+def applied(lock: Lock, rho: float | None = None, without: str = "", window: str = "30 days") -> None:
+    """Put settings in force: with this budget for a mailing of acme's, and window; and without another tenant."""
     said = "" if rho is None else f"\n[acme.publishing]\nrho = {rho}\n"
     text = TENANTS.partition(f"[{without}]")[0] if without else TENANTS
+    text = f'[acme]\nwindow = "{window}"\n{text}'
     (lock.stack.directory / "tenants.toml").write_text(text + said)
     lock.run("tenants", "apply", "--yes")
 
@@ -376,6 +379,62 @@ def test_nothing_begins_of_a_tenant_that_is_gone(lock: Lock, publisher: Publishe
     finally:
         applied(lock)
     until_published(lock, publisher, "gone", 0)
+
+
+def until_closed(lock: Lock, desk: Desk, name: str) -> None:
+    lock.until(lambda: closings.run_once(desk, 0) >= 0 and closings.is_closed(desk, ("acme", name)), what="the closing")
+
+
+def test_a_mailing_closes_after_its_figures_and_none_is_drawn_after_its_closing(
+    lock: Lock, publisher: Publisher
+) -> None:
+    """When it closes depends on what everybody did: a day without an event. No number may."""
+    sent(lock, "waits", 29 * 24)
+    sent(lock, "closed", 3.5)
+    until_published(lock, publisher, "waits", 38)
+    until_published(lock, publisher, "closed", 2)
+    older(lock, ["waits"], 31 * 24)
+    with lock.desk() as desk:
+        for _ in range(2):
+            closings.run_once(desk, quiet_ms=0)
+        (waits,) = [one for one in closings.windows(desk)[1] if one.mailing[1] == "waits"]
+        assert (waits.unpublished, waits.quiet_since_ms, waits.asked_ms) == (True, None, None)
+        until_published(lock, publisher, "waits", 39)
+        until_closed(lock, desk, "waits")
+
+        older(lock, ["waits", "closed"], 39 * 24)  # of this one no publisher has drawn the rest for a week
+        until_closed(lock, desk, "closed")
+    publisher.run_once()
+    assert {step for step, *_ in of(lock, "closed")} == {0, 1, 2}
+    assert not draws(lock, "closed")
+
+
+def test_a_window_that_is_shorter_has_no_figures_beyond_it(lock: Lock, publisher: Publisher) -> None:
+    try:
+        applied(lock, window="1 day")
+        sent(lock, "short", 40)
+        until_published(lock, publisher, "short", 23)
+        assert publisher.run_once() == 0
+        assert {step for step, *_ in of(lock, "short")} == set(range(24))
+        with lock.desk() as desk:
+            until_closed(lock, desk, "short")
+    finally:
+        applied(lock)
+    publisher.run_once()
+    assert {step for step, *_ in of(lock, "short")} == set(range(24))
+
+
+def test_how_addresses_are_compared_never_changes_even_for_a_tenant_that_was_gone(lock: Lock) -> None:
+    """Else everybody could be counted twice, with another spelling."""
+    tenants = lock.stack.directory / "tenants.toml"
+    try:
+        applied(lock, without="beta")
+        tenants.write_text(TENANTS.replace('local_part = "lower"', 'local_part = "keep"'))
+        refused = lock.run("tenants", "apply", "--yes", check=False)
+        assert refused.returncode == 1
+        assert "beta: local_part cannot change" in refused.stderr
+    finally:
+        applied(lock)
 
 
 def test_a_mailing_whose_counts_fell_is_stopped_and_no_other(lock: Lock, publisher: Publisher) -> None:

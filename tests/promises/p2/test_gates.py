@@ -47,7 +47,7 @@ def columns(lock: Lock, store: Store) -> dict[str, list[str]]:
 COUNTED_BY = {"pseudonym", "incarnation", "claim"}
 # What the rights service looks at to close windows and to let go of rows and mappings in time.
 LETS_GO = (
-    *("cells_hourly", "cells_unique", "cells_closed", "closings", "closing_notes"),
+    *("cells_hourly", "cells_unique", "cells_closed", "closings", "closing_notes", "published"),
     *("mailings", "incarnations", "claims", "removals"),
 )
 # What each login may read, and nothing else: whole tables, or columns.
@@ -55,7 +55,7 @@ MAY_READ: dict[tuple[Store, Role], dict[str, set[str] | None]] = {
     (Store.ANALYTICS, Role.ANALYST): {"published": None, "mailings": None},
     (Store.ANALYTICS, Role.DASHBOARD): dict.fromkeys(("published", "mailings", "readers", "daily", "reports")),
     (Store.ANALYTICS, Role.PUBLISHER): dict.fromkeys(
-        ("mailings", "cells_unique", "cells_closed", "draws", "published", "settings")
+        ("mailings", "cells_unique", "cells_closed", "closing_notes", "draws", "published", "settings")
     ),
     (Store.ANALYTICS, Role.OPERATOR): dict.fromkeys(
         (
