@@ -41,9 +41,14 @@ class Percent(NamedTuple):
 
 def percent(share: float, margin: float) -> Percent:
     """Round a share and its margin (both of 1): "80 ± 1". The margin grows by what was rounded away, and is rounded up:
-    the truth is within what is shown whenever it is within what was published."""
+    the truth is within what is shown whenever it is within what was published. A share that is larger than its margin
+    stays so, where two decimals allow it."""
     points = 100 * margin
     decimals = 0 if points >= 1 else 1 if points >= 0.1 else 2
-    value = round(100 * share, decimals)
-    step: float = 10**-decimals
-    return Percent(value, math.ceil(round((points + abs(100 * share - value)) / step, 6)) * step, decimals)
+    while True:
+        value = round(100 * share, decimals)
+        step: float = 10**-decimals
+        wide = math.ceil(round((points + abs(100 * share - value)) / step, 6)) * step
+        if value > wide or share <= margin or decimals == 2:
+            return Percent(value, wide, decimals)
+        decimals += 1

@@ -61,7 +61,7 @@ def questions(store: StoreClient, mailings: dict[str, list[str]]) -> Iterator[Li
         "mailings, next page": lambda tenant: figures.mailings(store, tenant, 25, second[tenant]),
         "mailings by name": lambda tenant: figures.mailings(store, tenant, 25, None, "1"),
         "one mailing": lambda tenant: figures.history(store, tenant, of(tenant)),
-        "the tenant's others": lambda tenant: figures.usual(store, tenant, of(tenant)),
+        "the tenant's others": lambda tenant: figures.usual(store, tenant, of(tenant), 720),
         "months": lambda tenant: figures.months(store, tenant),
         "rows, 1,000 of them": lambda tenant: list(figures.rows(store, tenant, 1_000)),
         "officer's view": lambda tenant: officer.officer(store, tenant),

@@ -30,7 +30,8 @@ class Mailing:
     """A mailing as its sender last declared it, and how far it is published. Times in epoch milliseconds.
 
     `recipients`: to how many it was sent, as declared; 0: not known. `totals`: kind, actor -> the newest figure, where
-    there is one. `hours`: after sending, of the newest step that is published; 0: none is.
+    there is one. `hours`: after sending, of the newest step that is published; 0: none is. `slow_hours`: the same of
+    links, devices and machines, which have fewer steps.
     """
 
     mailing: str
@@ -39,6 +40,7 @@ class Mailing:
     recipients: int
     links: dict[str, str]
     hours: int
+    slow_hours: int
     published_ms: int
     totals: dict[tuple[str, str], Reading]
 
@@ -91,6 +93,8 @@ class Month(NamedTuple):
 
     month: datetime.date
     mailings: int
+    unfinished: int
+    """How many of them have steps to come."""
     totals: dict[str, Reading]
     """Kind -> recipients of all mailings together, from their noisy totals."""
     devices: dict[str, Reading]
@@ -169,17 +173,20 @@ def mailings(
 
 def _with_totals(store: StoreClient, tenant: str, found: Sequence[Sequence[Any]]) -> list[Mailing]:
     totals: dict[str, dict[tuple[str, str], Reading]] = {}
-    reached: dict[str, tuple[int, int]] = {}
+    reached: dict[str, tuple[int, int, int]] = {}
     if found:
         names = {"tenant": tenant, "mailings": [row[0] for row in found]}
         for mailing, kind, actor, hours, at, *figure in store.rows("reading figures", _TOTALS, names):
             totals.setdefault(mailing, {})[kind, actor] = _reading(*figure)
-            before = reached.get(mailing, (0, 0))
-            reached[mailing] = (max(hours, before[0]), max(at, before[1]))
+            reached[mailing] = _further(reached.get(mailing, (0, 0, 0)), hours, actor == "machine", at)
     return [
-        Mailing(mailing, name, sent_ms, people, dict(links), *reached.get(mailing, (0, 0)), totals.get(mailing, {}))
+        Mailing(mailing, name, sent_ms, people, dict(links), *reached.get(mailing, (0, 0, 0)), totals.get(mailing, {}))
         for mailing, name, sent_ms, people, links in found
     ]
+
+
+def _further(before: tuple[int, int, int], hours: int, slow: bool, at: int) -> tuple[int, int, int]:
+    return max(hours, before[0]), max(hours * slow, before[1]), max(at, before[2])
 
 
 # --- one mailing ---
@@ -192,7 +199,7 @@ def history(store: StoreClient, tenant: str, mailing: str) -> History | None:
     cells: dict[Cell, list[tuple[int, Reading]]] = {}
     spent: dict[tuple[str, str, str], float] = {}
     totals: dict[tuple[str, str], Reading] = {}
-    reached = (0, 0)
+    reached = (0, 0, 0)
     for hours, kind, dimension, value, actor, rho, at, *figure in store.rows(
         "reading figures",
         "SELECT hours, toString(kind), toString(dimension), toString(value), toString(actor), rho, "
@@ -203,7 +210,7 @@ def history(store: StoreClient, tenant: str, mailing: str) -> History | None:
         reading = _reading(*figure)
         cells.setdefault((kind, dimension, value, actor), []).append((hours, reading))
         spent[kind, dimension, actor] = rho
-        reached = (max(hours, reached[0]), max(at, reached[1]))
+        reached = _further(reached, hours, dimension != "all" or actor == "machine", at)
         if dimension == "all":
             totals[kind, actor] = reading
     if not found:
@@ -212,17 +219,34 @@ def history(store: StoreClient, tenant: str, mailing: str) -> History | None:
     return History(Mailing(mailing, name, sent_ms, people, dict(links), *reached, totals), cells, sum(spent.values()))
 
 
-def usual(store: StoreClient, tenant: str, mailing: str) -> dict[str, list[Usual]]:
-    """Kind -> how the tenant's other mailings did, hour by hour; only hours at which at least three are published."""
+COMPARED: Final = 3
+"""Other mailings that it takes to compare one with them."""
+_USUAL: Final = """
+WITH others AS
+(
+    SELECT mailing FROM published
+    WHERE tenant = {tenant:String} AND mailing != {mailing:String} AND dimension = 'all' AND actor = 'human'
+    GROUP BY mailing HAVING max(hours) >= {hours:UInt16} AND max(margin) * 10 <= min(sent)
+)
+SELECT toString(kind), hours, quantiles(0.25, 0.5, 0.75)(recipients / sent), count() AS here FROM published
+WHERE tenant = {tenant:String} AND mailing IN others AND dimension = 'all' AND actor = 'human'
+GROUP BY kind, hours HAVING here = (SELECT count() FROM others) ORDER BY hours
+"""
+
+
+def usual(store: StoreClient, tenant: str, mailing: str, hours: int) -> dict[str, list[Usual]]:
+    """Kind -> how the tenant's other mailings did, hour by hour.
+
+    The same ones at every hour, so that it never falls: those that are published as far as `hours` at least and were
+    sent to so many that a margin is less than a tenth of them; three or more. Up to the last hour that all of them
+    have.
+    """
     found: dict[str, list[Usual]] = {}
-    for kind, hours, quarters, count in store.rows(
-        "reading other mailings' figures",
-        "SELECT toString(kind), hours, quantiles(0.25, 0.5, 0.75)(recipients / sent), count() FROM published "
-        "WHERE tenant = {tenant:String} AND mailing != {mailing:String} AND dimension = 'all' AND actor = 'human' "
-        "AND sent > 0 GROUP BY kind, hours HAVING count() >= 3 ORDER BY hours",
-        {"tenant": tenant, "mailing": mailing},
+    for kind, at, quarters, count in store.rows(
+        "reading other mailings' figures", _USUAL, {"tenant": tenant, "mailing": mailing, "hours": hours}
     ):
-        found.setdefault(kind, []).append(Usual(hours, quarters[0], quarters[1], quarters[2], count))
+        if count >= COMPARED:
+            found.setdefault(kind, []).append(Usual(at, quarters[0], quarters[1], quarters[2], count))
     return found
 
 
@@ -230,11 +254,12 @@ def usual(store: StoreClient, tenant: str, mailing: str) -> dict[str, list[Usual
 
 _MONTHS: Final = """
 SELECT toStartOfMonth(fromUnixTimestamp64Milli(sent_ms, 'UTC')) AS month, toString(kind), toString(dimension),
-    toString(value), uniqExact(mailing), sum(newest), sqrt(sum(squared)), sum(people)
+    toString(value), uniqExact(mailing), uniqExactIf(mailing, reached < {last:UInt8}), sum(newest),
+    sqrt(sum(squared)), sum(people)
 FROM
 (
     SELECT mailing, kind, dimension, value, argMax(total, step) AS newest,
-        pow(argMax(deviation, step), 2) AS squared, argMax(sent, step) AS people
+        pow(argMax(deviation, step), 2) AS squared, argMax(sent, step) AS people, max(step) AS reached
     FROM published
     WHERE tenant = {tenant:String} AND actor = 'human' AND dimension IN ('all', 'device') AND sent > 0
     GROUP BY mailing, kind, dimension, value
@@ -251,14 +276,18 @@ GROUP BY month, kind, dimension, value ORDER BY month
 def months(store: StoreClient, tenant: str) -> list[Month]:
     """Month by month, what all of a tenant's mailings with figures come to; the first month first."""
     found: dict[datetime.date, Month] = {}
-    for month, kind, dimension, value, count, total, deviation, sent in store.rows(
-        "reading months", _MONTHS, {"tenant": tenant}
+    for month, kind, dimension, value, count, unfinished, total, deviation, sent in store.rows(
+        "reading months", _MONTHS, {"tenant": tenant, "last": len(HOURS) - 1}
     ):
         recipients, margin = together(total, deviation, sent)
         reading = _reading(recipients, margin, recipients <= margin, sent)
-        of = found.get(month, Month(month, 0, {}, {}))
+        of = found.get(month, Month(month, 0, 0, {}, {}))
         if dimension == "all":
-            of = of._replace(mailings=max(of.mailings, count), totals={**of.totals, kind: reading})
+            of = of._replace(
+                mailings=max(of.mailings, count),
+                unfinished=max(of.unfinished, unfinished),
+                totals={**of.totals, kind: reading},
+            )
         else:
             of = of._replace(devices={**of.devices, value: reading})
         found[month] = of

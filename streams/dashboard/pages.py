@@ -253,7 +253,7 @@ async def _mailings(request: web.Request, site: Site, reader: Reader) -> web.Str
 @_figures
 async def _mailing(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
     of = await api.one_mailing(site, reader, request.match_info["mailing"])
-    others = await site.published(figures.usual, reader.tenant, of.mailing.mailing)
+    others = await site.published(figures.usual, reader.tenant, of.mailing.mailing, of.mailing.hours)
     return _render(request, "mailing", reader, of=of, mailing=of.mailing, beside=_beside(of, others))
 
 
@@ -413,9 +413,9 @@ async def _trends_csv(request: web.Request, site: Site, reader: Reader) -> web.S
     found = await site.published(figures.months, reader.tenant)
     return _csv(
         "trends",
-        ["month", "mailings", "kind", "device", "sent", *_FIGURE],
+        ["month", "mailings", "unfinished", "kind", "device", "sent", *_FIGURE],
         (
-            (month.month.isoformat(), month.mailings, kind, device, reading.sent, *_cells(reading))
+            (month.month.isoformat(), month.mailings, month.unfinished, kind, device, reading.sent, *_cells(reading))
             for month in found
             for kind, device, reading in (
                 *((kind, "", reading) for kind, reading in month.totals.items()),

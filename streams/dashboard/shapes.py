@@ -37,7 +37,8 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Mailing(msgspec.Struct, frozen=True):
-    """A mailing and its newest figures. `hours`: after sending, of the newest step that is published.
+    """A mailing and its newest figures. `hours`: after sending, of the newest step that is published; `slow_hours`: the
+    same of links, devices and machines, which have fewer steps.
 
     `sent`: recipients as its sender declared them; null: not known, and there are no shares. A figure that is null is
     not published yet; `next_at` is when more is due at the earliest, null after the last step.
@@ -48,6 +49,7 @@ class Mailing(msgspec.Struct, frozen=True):
     sent_at: Moment
     sent: int | None
     hours: int | None
+    slow_hours: int | None
     published_at: Moment | None
     next_at: Moment | None
     opened: Figure | None
@@ -105,10 +107,14 @@ class OneMailing(msgspec.Struct, frozen=True):
 
 
 class Month(msgspec.Struct, frozen=True):
-    """All mailings of a month (UTC) that have figures, added up; a recipient of two mailings is in both."""
+    """All mailings of a month (UTC) that have figures, added up; a recipient of two mailings is in both.
+
+    `unfinished`: of how many of them more figures are to come.
+    """
 
     month: datetime.date
     mailings: int
+    unfinished: int
     opened: Figure | None
     clicked: Figure | None
     devices: list[Device]
@@ -154,13 +160,16 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """One line of a report: a check of `schleuse verify`, or an attack: how often it was right, and may be."""
+    """One line of a report: a check of `schleuse verify`, or an attack: how often it was right of so many `tries`, the
+    bound, and how far above it chance may take it (`limit`)."""
 
     name: str
     says: str
     held: bool
     right: float | None
+    tries: int | None
     bound: float | None
+    limit: float | None
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -231,6 +240,7 @@ def mailing(one: figures.Mailing) -> Mailing:
         moment(one.sent_ms),
         one.recipients or None,
         one.hours or None,
+        one.slow_hours or None,
         moment(one.published_ms) if one.hours else None,
         None if next_ms is None else moment(next_ms),
         maybe(one.totals.get(("open", "human"))),
@@ -275,7 +285,7 @@ def month(one: figures.Month) -> Month:
     """A month as it is answered."""
     order = sorted(one.devices.items(), key=lambda item: -item[1].recipients)
     opened, clicked = (maybe(one.totals.get(kind)) for kind in figures.KINDS)
-    return Month(one.month, one.mailings, opened, clicked, devices(order))
+    return Month(one.month, one.mailings, one.unfinished, opened, clicked, devices(order))
 
 
 def officer(of: proof.Officer) -> Officer:
@@ -291,10 +301,14 @@ def results(report: proof.Report) -> list[Result]:
     """What stands in a report for everybody: names and verdicts; the rest is the operator's."""
     found: list[Result] = []
     for check in report.body.get("checks", ()):
-        found.append(Result(str(check["name"]), str(check["says"]), check["verdict"] == "holds", None, None))
+        found.append(
+            Result(str(check["name"]), str(check["says"]), check["verdict"] == "holds", None, None, None, None)
+        )
     for attack in report.body.get("attacks", ()):
-        right, bound = float(attack["right"]), float(report.body["bound"])
-        found.append(Result(str(attack["name"]), str(attack["reads"]), bool(attack["within"]), right, bound))
+        right, tries, bound = float(attack["right"]), int(attack["tries"]), float(report.body["bound"])
+        limit = min(1.0, bound + float(report.body.get("standard_errors", 4)) * float(attack["standard_error"]))
+        within = bool(attack["within"])
+        found.append(Result(str(attack["name"]), str(attack["reads"]), within, right, tries, bound, limit))
     return found
 
 

@@ -52,10 +52,13 @@ function runs(values) {
   return found;
 }
 
-// What is not said (too few to say) is a gap: nothing is drawn across it.
 function band(x, low, high, name, title) {
   return runs(low).flatMap((at, number) => {
     const pick = (values) => at.map((index) => values[index]);
+    if (at.length === 1) {
+      const beam = { color: faint(name, 0.3), width: 10 };
+      return [{ mode: "lines", x: [x[at[0]], x[at[0]]], y: [low[at[0]], high[at[0]]], line: beam, hoverinfo: "skip", showlegend: false }];
+    }
     const shared = { mode: "lines", line: { width: 0, shape: "linear" }, hoverinfo: "skip", x: pick(x) };
     const named = { name: title, showlegend: Boolean(title) && number === 0 };
     return [
@@ -65,9 +68,11 @@ function band(x, low, high, name, title) {
   });
 }
 
+// Of what is too few to say there is a band from nobody to how many it is at most, and no line across it.
 function line(column, name, dash) {
-  const low = column.y.map((value, at) => (value === null || column.margin[at] === null ? null : Math.max(0, value - column.margin[at])));
-  const high = column.y.map((value, at) => (low[at] === null ? null : Math.min(100, value + column.margin[at])));
+  const within = (at, sign) => Math.min(100, Math.max(0, column.y[at] + sign * column.margin[at]));
+  const low = column.y.map((value, at) => (value === null || column.margin[at] === null ? column.low[at] : within(at, -1)));
+  const high = column.y.map((value, at) => (value === null || column.margin[at] === null ? column.high[at] : within(at, 1)));
   const alone = runs(column.y).some((at) => at.length === 1);
   const drawn = {
     x: column.x,
@@ -92,7 +97,17 @@ const KINDS = {
       return line(column, column.series);
     }),
   bars: (found) =>
-    found.map((column) => ({
+    found.flatMap((column) => [{
+      type: "bar",
+      orientation: "h",
+      x: column.y.map((value, at) => (value === null ? column.high[at] : null)),
+      y: column.x,
+      text: column.text,
+      marker: { color: faint(column.series, 0.3) },
+      hovertemplate: "%{text}<extra></extra>",
+      textposition: "inside",
+      insidetextanchor: "start",
+    }, {
       type: "bar",
       orientation: "h",
       x: column.y,
@@ -103,7 +118,7 @@ const KINDS = {
       hovertemplate: "%{text}<extra></extra>",
       textposition: "none",
       name: column.title,
-    })),
+    }]),
 };
 
 function draw(figure) {
@@ -120,9 +135,10 @@ function draw(figure) {
   const axis = { color: color("soft"), gridcolor: color("line"), zerolinecolor: color("line"), fixedrange: true, automargin: true };
   const upward = { ...axis, rangemode: "tozero", ...(kind === "days" ? { tickformat: ",d" } : { ticksuffix: "\u00a0%" }) };
   const along = { ...axis, title: { text: figure.dataset.xTitle || "", standoff: 8 } };
-  if (kind === "lines" || kind === "beside") Object.assign(along, { type: "log", tickvals: [1, 3, 6, 12, 24, 72, 168, 720] });
+  if (kind === "lines" || kind === "beside") Object.assign(along, { type: "log", tickvals: [1, 3, 6, 12, 24, 72, 168, 336, 720] });
   if (kind === "months") Object.assign(along, { type: "date", tickformat: "%m/%Y", dtick: "M1", tickangle: 0, nticks: 8 });
-  if (kind === "months" && found[0].x.length > 6) along.dtick = `M${Math.ceil(found[0].x.length / 6)}`;
+  const room = Math.max(2, Math.floor(figure.clientWidth / 90)); // labels of months that fit beside each other
+  if (kind === "months" && found[0].x.length > room) along.dtick = `M${Math.ceil(found[0].x.length / room)}`;
   if (kind === "days") Object.assign(along, { type: "date", tickformat: language === "de" ? "%d.%m." : "%d %b", nticks: 8 });
   if (kind === "days" && found[0].x.length < 8) along.tickvals = found[0].x;
   if (kind === "bars") Object.assign(axis, { autorange: "reversed", type: "category", ticks: "outside", ticklen: 6, tickcolor: "rgba(0,0,0,0)" });
@@ -136,6 +152,7 @@ function draw(figure) {
     hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), font: { color: color("ink") } },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal" },
     showlegend: kind !== "bars",
+    barmode: "overlay",
     dragmode: false,
     xaxis: kind === "bars" ? upward : along,
     yaxis: kind === "bars" ? axis : upward,
