@@ -240,8 +240,10 @@ async def _start(_request: web.Request, _site: Site, reader: Reader) -> web.Stre
 async def _listed(request: web.Request, site: Site, reader: Reader, name: str, named: str = "") -> web.Response:
     """A page with a list of mailings: those whose name or id holds `named`, and where older ones are."""
     text = request.query.get("cursor")
-    mailings, older = await api.page(site, reader, A_PAGE, text, named)
-    return _render(request, name, reader, mailings=mailings, named=named, first=text is None, older=older)
+    found = await api.page(site, reader, A_PAGE, text, named)
+    return _render(
+        request, name, reader, mailings=found.mailings, named=named, first=text is None, older=api.older(found)
+    )
 
 
 @_figures
