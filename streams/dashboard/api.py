@@ -225,7 +225,7 @@ async def _reader(site: Site, request: web.Request) -> Reader:
     reader = await site.by_key(key.strip(), request.remote) if scheme.lower() == "bearer" else None
     if reader is None:
         raise Problem(401, "no-key", "send a key that is in force: Authorization: Bearer schleuse_…")
-    site.admit(reader)
+    site.admit(reader, request.remote)
     return reader
 
 

@@ -226,6 +226,7 @@ def test_the_description_is_openapi_and_true(site: Dashboard) -> None:
     description = site.get(f"{API}/openapi.json").json
     validate(description)
     assert site.get("/api").status == 200
+    assert (site.get("/ready").status, site.get("/about").status) == (200, 200)
     for path, of in description["paths"].items():
         assert site.get(API + path.replace("{mailing}", "spring"), site.key("acme", "privacy")).status == 200, path
         assert {"200", "400", "401", "403", "429", "503"} <= set(of["get"]["responses"])
