@@ -24,7 +24,7 @@ WIDTH = 110
 @click.option("--tenant", required=True, help="Whose figures.")
 @click.option("--mailing", help="Only this one, with its links and devices.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="At most so many mailings.")
-@click.option("--json", "as_json", is_flag=True, help="As the API answers.")
+@click.option("--json", "as_json", is_flag=True, help="As the API answers; it takes `next`.")
 @click.pass_obj
 def figures(settings: Settings, tenant: str, mailing: str | None, limit: int, as_json: bool) -> None:
     """Print published figures: all that an analyst may know, with the margin of each.
@@ -33,15 +33,15 @@ def figures(settings: Settings, tenant: str, mailing: str | None, limit: int, as
     """
     import msgspec  # noqa: PLC0415  what takes long to import comes after --help
 
+    from streams.dashboard import api, shapes  # noqa: PLC0415
     from streams.dashboard import figures as questions  # noqa: PLC0415
-    from streams.dashboard import shapes  # noqa: PLC0415
     from streams.stores import Role, Store, connect  # noqa: PLC0415
 
     store = connect(settings, Store.ANALYTICS, Role.ANALYST, connections=1)
     try:
         if mailing is None:
             page = questions.mailings(store, tenant, limit)
-            answer: Any = shapes.Mailings([shapes.mailing(one) for one in page.mailings], None)
+            answer: Any = api.listed(page)
             table = _mailings(page.mailings)
         else:
             of = questions.history(store, tenant, mailing)
@@ -65,6 +65,8 @@ def figures(settings: Settings, tenant: str, mailing: str | None, limit: int, as
             f"As published {said.hours or 0} h after sending; links, devices and machines {said.slow_hours or 0} h.",
             style="dim",
         )
+    elif answer.next:
+        console.print("There are older mailings: --limit.", style="dim")
     console.print(
         "Shares of the recipients sent, with noise: the truth is within ± in 95 of 100 cases (docs/publishing.md).",
         style="dim",

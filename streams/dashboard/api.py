@@ -85,19 +85,24 @@ async def _me(_site: Site, reader: Reader, _given: Mapping[str, Any]) -> shapes.
     return shapes.Me(reader.reader, reader.tenant, str(reader.role), shapes.moment(reader.until_ms))
 
 
-async def page(
-    site: Site, reader: Reader, limit: int, text: str | None, named: str
-) -> tuple[list[figures.Mailing], str | None]:
-    """The mailings that come after a cursor, and the cursor of those that come after them. Raises Problem for a bad
-    one."""
+async def page(site: Site, reader: Reader, limit: int, text: str | None, named: str) -> figures.Page:
+    """The mailings that come after a cursor. Raises Problem for a bad one."""
     after = place(text, _MAILING)
-    found = await site.published(figures.mailings, reader.tenant, limit, (after[0], after[1]) if after else None, named)
-    return found.mailings, cursor(found.after) if found.after else None
+    return await site.published(figures.mailings, reader.tenant, limit, (after[0], after[1]) if after else None, named)
+
+
+def older(found: figures.Page) -> str | None:
+    """The cursor of the mailings that come after these; None where there are none."""
+    return cursor(found.after) if found.after else None
+
+
+def listed(found: figures.Page) -> shapes.Mailings:
+    """Some mailings as they are answered."""
+    return shapes.Mailings([shapes.mailing(one) for one in found.mailings], older(found))
 
 
 async def _mailings(site: Site, reader: Reader, given: Mapping[str, Any]) -> shapes.Mailings:
-    mailings, older = await page(site, reader, given["limit"], given["cursor"], given["named"] or "")
-    return shapes.Mailings([shapes.mailing(one) for one in mailings], older)
+    return listed(await page(site, reader, given["limit"], given["cursor"], given["named"] or ""))
 
 
 async def _mailing(site: Site, reader: Reader, given: Mapping[str, Any]) -> shapes.OneMailing:
@@ -220,7 +225,7 @@ async def _reader(site: Site, request: web.Request) -> Reader:
     reader = await site.by_key(key.strip(), request.remote) if scheme.lower() == "bearer" else None
     if reader is None:
         raise Problem(401, "no-key", "send a key that is in force: Authorization: Bearer schleuse_…")
-    site.admit(reader)
+    site.admit(reader, request.remote)
     return reader
 
 

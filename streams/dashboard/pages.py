@@ -36,8 +36,6 @@ _CODE: Final = re.compile("`([^`]+)`")
 _YEAR: Final = 365 * 86400
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Beside = tuple[int, figures.Usual, Reading | None]
-"""Hours after sending, how others did, how this one did."""
 Shown = Callable[[web.Request, Site, Reader], Awaitable[web.StreamResponse]]
 
 
@@ -157,6 +155,13 @@ async def _reader(request: web.Request) -> Reader | None:
     return await site.ask(site.readers.by_name, named) if named else None
 
 
+async def _anybody(request: web.Request) -> Reader | None:
+    """Who is logged in, if anybody is, on a page for everybody. Raises Problem when she asked too often."""
+    reader = await _reader(request)
+    request.app[SITE].admit(reader, request.remote)
+    return reader
+
+
 def _for(sees: Callable[[ReaderRole], bool]) -> Callable[[Shown], Handler]:
     """A page for whoever is logged in, in a role that sees it."""
 
@@ -168,7 +173,7 @@ def _for(sees: Callable[[ReaderRole], bool]) -> Callable[[Shown], Handler]:
             reader = await _reader(request)
             if reader is None:
                 raise web.HTTPSeeOther(f"/login?to={quote(request.path_qs, safe='')}")
-            request.app[SITE].admit(reader)
+            request.app[SITE].admit(reader, request.remote)
             if not sees(reader.role):
                 raise Problem(403, "wrong-role", "this key's role does not see this page")
             return await shown(request, request.app[SITE], reader)
@@ -240,8 +245,10 @@ async def _start(_request: web.Request, _site: Site, reader: Reader) -> web.Stre
 async def _listed(request: web.Request, site: Site, reader: Reader, name: str, named: str = "") -> web.Response:
     """A page with a list of mailings: those whose name or id holds `named`, and where older ones are."""
     text = request.query.get("cursor")
-    mailings, older = await api.page(site, reader, A_PAGE, text, named)
-    return _render(request, name, reader, mailings=mailings, named=named, first=text is None, older=older)
+    found = await api.page(site, reader, A_PAGE, text, named)
+    return _render(
+        request, name, reader, mailings=found.mailings, named=named, first=text is None, older=api.older(found)
+    )
 
 
 @_figures
@@ -316,11 +323,11 @@ async def _officer_csv(_request: web.Request, site: Site, reader: Reader) -> web
 async def _about(request: web.Request) -> web.StreamResponse:
     if (moved := _asked_language(request)) is not None:
         return moved
-    site, reader = request.app[SITE], await _reader(request)
-    spent = await site.ask(proof.spent, site.store, reader.tenant) if reader else {}
+    site, reader = request.app[SITE], await _anybody(request)
+    spent = await site.published(proof.spent, reader.tenant) if reader else {}
     rho = max(spent.values(), default=RHO)
     right = NormalDist().cdf((2 * rho) ** 0.5 / 2)  # of the best test, by Neyman and Pearson: docs/publishing.md
-    return _render(request, "about", reader, bound=str(math.ceil(100 * right - 1e-6)))
+    return _render(request, "about", reader, bound=str(math.ceil(100 * right - 1e-6)), usual=not spent)
 
 
 async def _api(request: web.Request) -> web.StreamResponse:
@@ -329,7 +336,7 @@ async def _api(request: web.Request) -> web.StreamResponse:
     return _render(
         request,
         "api",
-        await _reader(request),
+        await _anybody(request),
         description=openapi.description(),
         endpoints=api.ENDPOINTS,
         roles=openapi.roles,

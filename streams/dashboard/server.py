@@ -91,8 +91,7 @@ async def _health(_request: web.Request) -> web.Response:
 
 
 async def _ready(request: web.Request) -> web.Response:
-    site = request.app[SITE]
-    await site.ask(site.store.now_ms)
+    await request.app[SITE].ready()
     return web.Response(text="ok\n")
 
 

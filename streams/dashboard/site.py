@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from aiohttp import web
 
+from streams.dashboard.figures import History, Mailing, Page
 from streams.dashboard.figures import edition as edition_of
 from streams.dashboard.limits import Limits
 from streams.dashboard.readers import Reader, Readers
@@ -25,6 +26,8 @@ T = TypeVar("T")
 QUESTIONS_AT_ONCE: Final = 8
 EDITION_SECONDS: Final = 2.0
 KNOWN_ANSWERS: Final = 2_000
+KNOWN_LINES: Final = 300_000
+"""Of all answers that are known, together (`lines`): some 90 MB of figures."""
 TRIES_PER_MINUTE: Final = 20
 """Wrong keys that one address may try."""
 
@@ -38,6 +41,18 @@ class Problem(SchleuseError):
         self.status, self.name, self.detail, self.wait_seconds = status, name, detail, wait_seconds
 
 
+def lines(answer: object) -> int:
+    """Of how many figures, mailings and links an answer is made: how much memory it takes goes by that."""
+    if isinstance(answer, History):
+        return lines(answer.mailing) + sum(len(steps) for steps in answer.cells.values())
+    if isinstance(answer, Mailing):
+        return 1 + len(answer.totals) + len(answer.links)
+    parts = answer.mailings if isinstance(answer, Page) else answer
+    if isinstance(parts, dict):
+        parts = list(parts.values())
+    return 1 + sum(lines(one) for one in parts) if isinstance(parts, list) else 1
+
+
 class Site:
     """One running dashboard. Made and used in one event loop."""
 
@@ -48,9 +63,12 @@ class Site:
         per_minute = settings.dashboard_requests_per_minute
         self.limits = Limits(per_minute, max(1, per_minute // 4))
         self.tries = Limits(TRIES_PER_MINUTE, TRIES_PER_MINUTE)
+        self._pulse: asyncio.Task[int] | None = None
+        self._pulse_until = 0.0
         self._edition: tuple[int, ...] = ()
         self._edition_until = 0.0
         self._known: dict[object, Any] = {}
+        self._known_lines = 0
         self._threads = ThreadPoolExecutor(QUESTIONS_AT_ONCE, "question")
 
     async def ask(self, question: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
@@ -66,14 +84,30 @@ class Site:
         """
         if time.monotonic() > self._edition_until:
             edition = await self.ask(edition_of, self.store)
-            if edition != self._edition or len(self._known) > KNOWN_ANSWERS:
-                self._edition, self._known = edition, {}
+            if edition != self._edition:
+                self._edition = edition
+                self._forget()
             self._edition_until = time.monotonic() + EDITION_SECONDS
         known, asked = self._known, (question.__name__, args, tuple(sorted(named.items())))
-        if asked not in known:
-            known[asked] = await self.ask(question, self.store, *args, **named)
-        answer: T = known[asked]
+        if asked in known:
+            answer: T = known[asked]
+            return answer
+        answer = await self.ask(question, self.store, *args, **named)
+        if known is self._known and asked not in known:  # while it was asked, all may have been forgotten
+            self._remember(asked, answer)
         return answer
+
+    def _remember(self, asked: object, answer: object) -> None:
+        more = lines(answer)
+        if more > KNOWN_LINES:
+            return
+        if len(self._known) >= KNOWN_ANSWERS or self._known_lines + more > KNOWN_LINES:
+            self._forget()
+        self._known[asked] = answer
+        self._known_lines += more
+
+    def _forget(self) -> None:
+        self._known, self._known_lines = {}, 0
 
     async def by_key(self, key: str, remote: str | None) -> Reader | None:
         """Whom a key belongs to; None for a wrong one. Raises Problem when too many wrong ones came from an address."""
@@ -82,10 +116,22 @@ class Site:
             raise Problem(429, "too-many-keys", "too many wrong keys came from this address: wait", seconds)
         return reader
 
-    def admit(self, reader: Reader) -> None:
-        """Count a request. Raises Problem when there were too many."""
-        if seconds := self.limits.wait(reader.reader):
-            raise Problem(429, "too-many-requests", "too many requests with this key: wait, then go on", seconds)
+    def admit(self, reader: Reader | None, remote: str | None) -> None:
+        """Count a request: a reader's, or where nobody is logged in that of an address. Raises Problem when there were
+        too many."""
+        who, said = (reader.reader, "with this key") if reader else (f"from {remote}", "from this address")
+        if seconds := self.limits.wait(who):
+            raise Problem(429, "too-many-requests", f"too many requests {said}: wait, then go on", seconds)
+
+    async def ready(self) -> None:
+        """Raises StoreUnavailable where the store does not answer; asked once in `EDITION_SECONDS`, by whoever.
+
+        Nobody has to wait: a balancer takes for down what refuses it, and may ask from the address of everybody.
+        """
+        if self._pulse is None or (self._pulse.done() and time.monotonic() > self._pulse_until):
+            self._pulse = asyncio.create_task(self.ask(self.store.now_ms))
+            self._pulse_until = time.monotonic() + EDITION_SECONDS
+        await asyncio.shield(self._pulse)
 
     def close(self) -> None:
         """Wait for what is being asked, and close the connections."""

@@ -40,10 +40,8 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def reading(
-    site: Dashboard, chromium: Browser, role: str = "privacy", **options: Any
-) -> Iterator[tuple[Page, list[str]]]:
-    """A page that is logged in, and what went wrong on it: the console's errors, and requests to others."""
+def reading(site: Dashboard, chromium: Browser, **options: Any) -> Iterator[tuple[Page, list[str]]]:
+    """A page that an officer is logged in at, and what went wrong on it: errors of the console, requests to others."""
     context = chromium.new_context(**options)
     page, wrong = context.new_page(), []
     page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning", "trace") else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import time
 import urllib.parse
@@ -80,6 +81,21 @@ def test_cursors_go_through_everything_once(site: Dashboard) -> None:
     sql = "SELECT count() FROM published WHERE tenant = 'acme'"
     assert len(rows) == len(set(rows)) == site.lock.rows(Store.ANALYTICS, sql, Role.ANALYST)[0][0]
     assert site.get(f"{API}/figures?limit=100{cursor}", key).json == {"rows": [], "next": cursor[8:], "more": False}
+
+
+def test_the_command_prints_what_the_api_answers_and_where_it_goes_on(site: Dashboard) -> None:
+    key = site.key()
+    for path, given in (
+        ("/mailings?limit=2", ("--limit", "2")),
+        ("/mailings?limit=6", ("--limit", "6")),
+        ("/mailings/spring", ("--mailing", "spring")),
+    ):
+        printed = json.loads(site.lock.run("figures", "--tenant", "acme", "--json", *given).stdout)
+        assert printed == site.get(f"{API}{path}", key).json
+        assert (printed.get("next") is None) == (path != "/mailings?limit=2")
+    for limit in (2, 6):
+        said = site.lock.run("figures", "--tenant", "acme", "--limit", str(limit)).stdout
+        assert ("older mailings" in said) == (limit == 2)
 
 
 def test_a_key_opens_its_tenant_and_nothing_tells_of_another(site: Dashboard) -> None:
@@ -210,6 +226,7 @@ def test_the_description_is_openapi_and_true(site: Dashboard) -> None:
     description = site.get(f"{API}/openapi.json").json
     validate(description)
     assert site.get("/api").status == 200
+    assert (site.get("/ready").status, site.get("/about").status) == (200, 200)
     for path, of in description["paths"].items():
         assert site.get(API + path.replace("{mailing}", "spring"), site.key("acme", "privacy")).status == 200, path
         assert {"200", "400", "401", "403", "429", "503"} <= set(of["get"]["responses"])

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from aggregates.figures import FIGURES, RHO
+from aggregates.continual import factor
+from aggregates.figures import FIGURES, RHO, Z95
 from aggregates.steps import HOUR_MS, HOURS
 from deploy.embedded.stack import Stack
 from streams.errors import StoreRefused
@@ -124,20 +125,32 @@ def draws(lock: Lock, name: str) -> dict[tuple[Any, ...], tuple[list[int], list[
 
 def test_what_is_due_is_published_once_and_only_of_what_was_declared(lock: Lock, publisher: Publisher) -> None:
     lock.send([event("acme", "p1@example.com", mailing="undeclared")])
-    sent(lock, "first", 3.5)
+    sent(lock, "first", 3.5, people=600)
     until_published(lock, publisher, "first", 2)
     figures = of(lock, "first")
     assert {key[0] for key in figures} == {0, 1, 2}
     assert {HOURS[key[0]] for key in figures if key[2] == "link"} == {1, 3}
     assert {key[3] for key in figures if key[2] == "link"} == {"hero", "inxmail.de", "other"}
-    exact = {("open", "human"): 60, ("click", "human"): 30, ("open", "machine"): 20, ("click", "machine"): 0}
-    for (_, kind, dimension, _, actor), (recipients, margin, too_few, to, _) in figures.items():
+    exact = {
+        ("open", "", "human"): 600,
+        ("click", "", "human"): 300,
+        ("click", "hero", "human"): 300,
+        ("open", "", "machine"): 200,
+    }
+    wanted = {(one.kind, one.dimension, str(one.actor)): one for one in FIGURES}
+    for (step, kind, dimension, value, actor), (recipients, margin, too_few, to, measured) in figures.items():
         assert too_few == (recipients <= margin)
         assert to == 1000
-        if dimension == "all":
-            assert abs(recipients - exact[kind, actor]) <= SIGMAS * margin
+        figure = wanted[kind, dimension, actor]
+        row, of_steps = figure.steps.index(step), factor(len(figure.steps))
+        sigma = figure.sigma(len(figure.values(tuple(LINKS))))
+        if dimension != "device":  # all of them are new in the first step
+            truth = exact.get((kind, value, actor), 0)
+            assert abs(measured - of_steps.measure[row, 0] * truth) <= SIGMAS * sigma
+            # The margin is how far the figure is from what was measured, and 1.96 standard deviations.
+            assert abs(recipients - truth) <= margin + (SIGMAS - Z95) * sigma * of_steps.errors[row]
     drawn = draws(lock, "first")
-    assert drawn[0, "open", "all", "human"][0] == [60]
+    assert drawn[0, "open", "all", "human"][0] == [600]
     assert drawn[1, "open", "all", "human"][0] == [0]
     assert publisher.run_once() == 0
     assert (of(lock, "first"), draws(lock, "first")) == (figures, drawn)

@@ -1,0 +1,146 @@
+"""What a dashboard asks its store, and how often: of a store that answers nothing but that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from aggregates.reading import Reading
+from streams.dashboard import server, site
+from streams.dashboard.figures import History, Mailing, Page
+from streams.dashboard.pages import SESSION
+from streams.errors import StoreUnavailable
+from streams.settings import Settings
+from streams.stores import StoreClient
+
+AT_ONCE = 4
+Client = TestClient[Any, Any]
+
+
+class Answers(StoreClient):
+    """A store with one reader and one mailing, which has spent more than is usual.
+
+    `asked`, `statements`: all that it was asked.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("nowhere", None)
+        self.asked: list[str] = []
+        self.statements: list[str] = []
+        self.down = False
+        self.found: dict[str, Sequence[Sequence[Any]]] = {
+            "reading the clock": [(1,)],
+            "reading what is newest": [(1, 1, 1)],
+            "reading what is spent": [("spring", 0.5)],
+            "reading who may read": [("0123456789ab", "acme", "analyst", "", "", 4_102_444_800_000, False)],
+        }
+
+    def rows(self, doing: str, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+        """As it was told."""
+        self.asked.append(doing)
+        self.statements.append(sql)
+        if self.down:
+            raise StoreUnavailable("it does not answer")
+        return self.found[doing]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def served(use: Callable[[Client, Answers], Awaitable[None]]) -> None:
+    """A dashboard that anybody may ask `AT_ONCE` times, then four times a minute each."""
+
+    async def run() -> None:
+        store = Answers()
+        made = server.app(Settings(dashboard_requests_per_minute=4 * AT_ONCE), store)
+        async with TestClient(TestServer(made)) as client:
+            await use(client, store)
+
+    asyncio.run(run())
+
+
+async def statuses(client: Client, path: str, **named: Any) -> list[int]:
+    return [(await client.get(path, **named)).status for _ in range(AT_ONCE + 1)]
+
+
+def logged_in(client: Client) -> dict[str, str]:
+    assert client.app is not None
+    return {"Cookie": f"{SESSION}={client.app[site.SITE].sessions.begin('0123456789ab')}"}
+
+
+@pytest.mark.parametrize("path", ["/about", "/api"])
+def test_pages_for_everybody_are_counted_by_address_or_by_reader(path: str) -> None:
+    async def use(client: Client, _: Answers) -> None:
+        assert await statuses(client, path) == [200] * AT_ONCE + [429]
+        assert await statuses(client, path, headers=logged_in(client)) == [200] * AT_ONCE + [429]
+        assert int((await client.get(path)).headers["Retry-After"]) >= 1
+
+    served(use)
+
+
+def test_about_says_whose_budget_it_tells_of_and_asks_once() -> None:
+    async def use(client: Client, store: Answers) -> None:
+        nobody = await (await client.get("/about")).text()
+        assert "in at most 59 of 100 cases" in nobody
+        assert "usual privacy budget" in nobody
+        for _ in range(2):
+            hers = await (await client.get("/about", headers=logged_in(client))).text()
+            assert "in at most 70 of 100 cases" in hers
+            assert "usual privacy budget" not in hers
+        assert store.asked.count("reading what is spent") == 1
+
+    served(use)
+
+
+def test_the_store_is_asked_once_whoever_wants_to_know_whether_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use(client: Client, store: Answers) -> None:
+        found = await asyncio.gather(*(client.get("/ready") for _ in range(10 * AT_ONCE)))
+        assert {one.status for one in found} == {200}
+        assert store.asked == ["reading the clock"]
+        store.down = True
+        monkeypatch.setattr(site, "EDITION_SECONDS", 0.0)
+        await asyncio.sleep(0.3)
+        assert (await client.get("/ready")).status == 503
+        store.down = False
+        assert (await client.get("/ready")).status == 200
+
+    monkeypatch.setattr(site, "EDITION_SECONDS", 0.2)
+    served(use)
+
+
+def test_what_is_remembered_is_bounded_by_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 30 lines: 20 and 5 are known; with 10 more only those are.
+
+    40 are asked for each time, and nothing is forgotten for them.
+    """
+
+    def listed(store: StoreClient, count: int) -> list[int]:
+        store.rows("reading the clock", str(count))
+        return [0] * (count - 1)
+
+    async def run() -> None:
+        store = Answers()
+        of = site.Site(Settings(), store)
+        for count in (20, 5, 20, 5, 10, 10, 20, 40, 40, 20):
+            assert len(await of.published(listed, count)) == count - 1
+        assert [sql for sql in store.statements if sql.isdigit()] == ["20", "5", "10", "20", "40", "40"]
+        of.close()
+
+    monkeypatch.setattr(site, "KNOWN_LINES", 30)
+    asyncio.run(run())
+
+
+def test_lines_are_figures_mailings_and_links() -> None:
+    figure = Reading(10, 5, too_few=False, sent=100)
+    links = {f"link{n}": "https://x.example" for n in range(1_000)}
+    mailing = Mailing("spring", "", 0, 100, links, 720, 720, 0, {("open", "human"): figure})
+    cells = {("click", "link", link, "human"): [(hours, figure) for hours in range(10)] for link in links}
+    assert site.lines(mailing) == 1_002
+    assert site.lines(Page([mailing] * 3, (1, "spring"))) == 3_007
+    assert site.lines(History(mailing, cells, 0.1)) == 11_002
+    assert site.lines({"open": [1, 2], "click": [3]}) == 6
+    assert site.lines(None) == 1
