@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("schleuse.publish")
 
 LAST: Final = len(HOURS) - 1
-AT_ONCE: Final = 500  # mailings in one batch
+AT_ONCE: Final = 500  # mailings in one batch,
+NUMBERS_AT_ONCE: Final = 200_000  # and numbers: seconds of noise, well within an insert's deadline
 _DRAWS: Final = pa.schema(
     {
         "batch": pa.uint64(),
@@ -144,6 +145,12 @@ class Publisher:
         """Close the connection."""
         self._store.close()
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that lay in Kafka at some run of this publisher's was counted by a later one: before that
+        nothing is due."""
+        return self._counted_until > 0
+
     def run_once(self) -> int:
         """Publish what is due, and what another has drawn and not published; the number of mailings that have something
         new to read.
@@ -216,7 +223,7 @@ class Publisher:
         batch, until = int(newest) + 1, self._deadline()
         tenants = in_force(self._store)
         due = {mailing: of for mailing, of in self._due(tenants).items() if mailing not in fell}
-        some = dict(sorted(due.items(), key=lambda one: one[1][1])[:AT_ONCE])  # with equal steps together
+        some = _batch(due)
         before = self._drawn("new", NAMED, {"mailings": list(some)})
         distinct = self._distinct({mailing: steps for mailing, (_, steps) in some.items()})
         found: list[tuple[Mailing, Drawn, Measured]] = []
@@ -321,6 +328,19 @@ class Publisher:
 
     def _deadline(self) -> int:
         return self._store.now_ms() + int(self._settings.insert_deadline_seconds * 1000)
+
+
+def _batch(due: Mapping[Mailing, tuple[Declared, list[int]]]) -> dict[Mailing, tuple[Declared, list[int]]]:
+    """Of what is due as much as fits into one batch, one mailing at least; with equal steps together."""
+    found: dict[Mailing, tuple[Declared, list[int]]] = {}
+    numbers = 0
+    for mailing, (said, steps) in sorted(due.items(), key=lambda one: one[1][1])[:AT_ONCE]:
+        for figure in FIGURES:
+            numbers += len(figure.values(said.links)) * len(set(steps).intersection(figure.steps))
+        if found and numbers > NUMBERS_AT_ONCE:
+            break
+        found[mailing] = (said, steps)
+    return found
 
 
 def _measure(drawn: Drawn, steps: Sequence[int], cells: Cells) -> Iterator[Measured]:

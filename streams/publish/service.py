@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from streams.duties import Duty, Service
+from streams.errors import SchleuseError
 from streams.publish.publisher import Publisher
 
 if TYPE_CHECKING:
     from streams.settings import Settings
 
 EVERY_SECONDS: Final = 30.0
+WAIT_SECONDS: Final = 60.0
 
 
 def once(settings: Settings) -> int:
-    """Publish what is due now; how many mailings have new figures. Raises SchleuseError."""
+    """Publish what is due now; how many mailings have new figures.
+
+    Waits a minute at most until workers have counted what lies in Kafka now. Raises SchleuseError.
+    """
     with closing(Publisher.open(settings)) as publisher:
-        return publisher.run_once()
+        told, until = publisher.run_once(), time.monotonic() + WAIT_SECONDS
+        while not publisher.caught_up:
+            if time.monotonic() > until:
+                raise SchleuseError(
+                    "workers have not counted within a minute what lay in Kafka: nothing is due before. Does one run? "
+                    "(schleuse status)"
+                )
+            time.sleep(0.5)
+            told += publisher.run_once()
+        return told
 
 
 def run(settings: Settings) -> int:

@@ -22,6 +22,7 @@ from aggregates.figures import FIGURES, RHO, Z95
 from aggregates.steps import HOUR_MS, HOURS
 from deploy.embedded.stack import Stack
 from streams.errors import StoreRefused
+from streams.mailings import Declared
 from streams.publish import publisher as publishing
 from streams.publish.publisher import CountsFell, Publisher
 from streams.rights import closing as closings
@@ -392,6 +393,18 @@ def test_nothing_begins_of_a_tenant_that_is_gone(lock: Lock, publisher: Publishe
     finally:
         applied(lock)
     until_published(lock, publisher, "gone", 0)
+
+
+def test_a_batch_is_bounded_by_mailings_and_by_numbers() -> None:
+    """A thousand links a mailing would take longer than an insert may."""
+    links = tuple(f"link{n}" for n in range(1_000))
+    numbers = sum(len(figure.values(links)) * len(figure.steps) for figure in FIGURES)
+    many = {("acme", f"m{n:04}"): (Declared(0, 10, links), list(range(40))) for n in range(50)}
+    assert len(publishing._batch(many)) == publishing.NUMBERS_AT_ONCE // numbers
+    few = {("acme", f"m{n:04}"): (Declared(0, 10, ()), [7]) for n in range(1_000)}
+    assert len(publishing._batch(few)) == publishing.AT_ONCE
+    endless = {("acme", "m"): (Declared(0, 10, tuple(f"link{n}" for n in range(20_000))), list(range(40)))}
+    assert len(publishing._batch(endless)) == 1
 
 
 def until_closed(lock: Lock, desk: Desk, name: str) -> None:
