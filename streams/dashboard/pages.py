@@ -22,6 +22,7 @@ from aiohttp import web
 
 from aggregates.figures import RHO
 from aggregates.reading import Reading
+from pseudonymizer.consent import Mode
 from streams.dashboard import api, figures, openapi, shapes
 from streams.dashboard import officer as proof
 from streams.dashboard.readers import Reader, ReaderRole
@@ -296,10 +297,14 @@ _COUNTS: Final = (
 )
 
 
+_MODES: Final = {mode.word: int(mode) for mode in Mode}
+
+
 @_for(lambda role: role.sees_proof)
 async def _officer(request: web.Request, site: Site, reader: Reader) -> web.StreamResponse:
     found = await site.ask(proof.officer, site.store, reader.tenant)
-    sections = [(name, [one for one in found.series if one.what in whats]) for name, whats in _COUNTS]
+    ranked = sorted(found.series, key=lambda one: _MODES.get(one.value, 0))
+    sections = [(name, [one for one in ranked if one.what in whats]) for name, whats in _COUNTS]
     days = sorted({day for one in found.series for day, _ in one.days})
     return _render(
         request,
