@@ -164,7 +164,8 @@ def test_roles_see_what_is_theirs(site: Dashboard) -> None:
 def test_nobody_gets_in_without_a_key_and_a_key_taken_back_opens_nothing(site: Dashboard) -> None:
     assert site.get(f"{API}/mailings").status == 401
     assert site.get(f"{API}/mailings", "schleuse_000000000000_" + "A" * 43).status == 401
-    assert site.get(f"{API}/mailings", site.key()[:-1] + "A").status == 401
+    right = site.key()
+    assert site.get(f"{API}/mailings", right[:-1] + ("E" if right.endswith("A") else "A")).status == 401
     for path in PATHS:
         assert site.get(path).headers["Location"].startswith("/login?to=")
     wrong = site.get("/login", None, b"key=erika")
