@@ -9,7 +9,9 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, wraps
 from importlib import resources
 from statistics import NormalDist
@@ -358,7 +360,11 @@ def _csv(name: str, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> we
 
 
 def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    """A full-width = and others of its kind count too: some spreadsheets take them for it."""
+    if not isinstance(value, str):
+        return value
+    first = unicodedata.normalize("NFKC", value[:1])
+    return f"'{value}" if first in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 _FIGURE: Final = ("recipients", "margin", "at_most", "share", "share_margin", "too_few")
@@ -439,8 +445,8 @@ def routes() -> list[web.RouteDef]:
         web.post("/logout", _logout),
         web.get("/mailings", _mailings),
         web.get("/mailings.csv", _mailings_csv),
-        web.get("/mailings/{mailing}", _mailing),
-        web.get("/mailings/{mailing}/figures.csv", _mailing_csv),
+        web.get("/mailings/{mailing:[^/]+}", _mailing),
+        web.get("/mailings/{mailing:[^/]+}/figures.csv", _mailing_csv),
         web.get("/trends", _trends),
         web.get("/trends.csv", _trends_csv),
         web.get("/publishing", _publishing),
