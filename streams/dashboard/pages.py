@@ -196,16 +196,21 @@ def _local(path: str | None) -> str:
     return path if path and path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"
 
 
+def _netloc(origin: str | None) -> str | None:
+    try:
+        return urlsplit(origin or "").netloc.lower()
+    except ValueError:  # a bracket too few
+        return None
+
+
 def _same_site(request: web.Request) -> None:
     """Raises Problem for a form that another site has sent: the browser says so (Sec-Fetch-Site; or Origin, RFC 6454).
 
     What is no browser says neither, and has no cookie that could be abused.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    own = {request.host.lower(), urlsplit(request.app[SITE].settings.dashboard_url).netloc.lower()}
-    foreign = (
-        site not in ("same-origin", "none") if site else bool(origin) and urlsplit(origin).netloc.lower() not in own
-    )
+    own = {request.host.lower(), urlsplit(request.app[SITE].url).netloc.lower()}
+    foreign = site not in ("same-origin", "none") if site else bool(origin) and _netloc(origin) not in own
     if foreign:
         raise Problem(403, "foreign-form", "this form was not sent from this site")
 
@@ -217,15 +222,26 @@ async def _login(request: web.Request) -> web.StreamResponse:
     if request.method != "POST":
         return _render(request, "login", wrong=False, to=to)
     _same_site(request)
-    site, form = request.app[SITE], await request.post()
+    site, form = request.app[SITE], await _form(request)
     to, key = _local(str(form.get("to", ""))), form.get("key", "")
-    reader = await site.by_key(key.strip(), request.remote) if isinstance(key, str) else None
+    reader = await site.by_key(key.strip() if isinstance(key, str) else "", request.remote)
     if reader is None:
         return _render(request, "login", status=401, wrong=True, to=to)
     response = web.Response(status=303, headers={"Location": to})
     cookie = site.sessions.begin(reader.reader)
     response.set_cookie(SESSION, cookie, max_age=SESSION_SECONDS, samesite="Lax", **_cookie(request))
     return response
+
+
+async def _form(request: web.Request) -> Mapping[str, object]:
+    """What was sent by a form. Raises Problem for one that cannot be read, which counts as a wrong key."""
+    try:
+        return await request.post()
+    except web.HTTPException:
+        raise
+    except Exception:  # no boundary, no such charset, not in it: the parser has no one word for them
+        request.app[SITE].wrong_key(request.remote)
+        raise Problem(400, "bad-form", "this form cannot be read") from None
 
 
 async def _logout(request: web.Request) -> web.StreamResponse:

@@ -78,9 +78,14 @@ class Site:
     async def by_key(self, key: str, remote: str | None) -> Reader | None:
         """Whom a key belongs to; None for a wrong one. Raises Problem when too many wrong ones came from an address."""
         reader = await self.ask(self.readers.by_key, key)
-        if reader is None and (seconds := self.tries.wait(remote or "")):
-            raise Problem(429, "too-many-keys", "too many wrong keys came from this address: wait", seconds)
+        if reader is None:
+            self.wrong_key(remote)
         return reader
+
+    def wrong_key(self, remote: str | None) -> None:
+        """Count an attempt to get in. Raises Problem when there were too many from an address."""
+        if seconds := self.tries.wait(remote or ""):
+            raise Problem(429, "too-many-keys", "too many wrong keys came from this address: wait", seconds)
 
     def admit(self, reader: Reader) -> None:
         """Count a request. Raises Problem when there were too many."""
