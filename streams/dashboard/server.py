@@ -39,6 +39,14 @@ _HTTP: Final = {
     405: ("no-such-method", "this is read with GET"),
     413: ("too-large", "the request is too large"),
 }
+READY_SECONDS: Final = 4.0
+"""For so long `/ready` waits for the store: a probe has to be told while it still listens."""
+
+
+def _headers(settings: Settings) -> dict[str, str]:
+    if not settings.dashboard_url.startswith("https://"):
+        return HEADERS
+    return {**HEADERS, "Strict-Transport-Security": "max-age=31536000"}
 
 
 @web.middleware
@@ -91,9 +99,9 @@ async def _health(_request: web.Request) -> web.Response:
 
 
 async def _ready(request: web.Request) -> web.Response:
-    site = request.app[SITE]
-    await site.ask(site.store.now_ms)
-    return web.Response(text="ok\n")
+    if await request.app[SITE].answers(READY_SECONDS):
+        return web.Response(text="ok\n")
+    return web.Response(text="the store does not answer\n", status=503, headers={"Retry-After": "5"})
 
 
 async def _openapi(_request: web.Request) -> web.Response:

@@ -8,21 +8,27 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
+import structlog
 from aiohttp import web
 
 from streams.dashboard.figures import edition as edition_of
 from streams.dashboard.limits import Limits
 from streams.dashboard.readers import Reader, Readers
 from streams.dashboard.sessions import Sessions
-from streams.errors import SchleuseError
+from streams.errors import SchleuseError, StoreUnavailable
+from streams.settings import FIELDS
 
 if TYPE_CHECKING:
     from streams.settings import Settings
     from streams.stores import StoreClient
 
+log = structlog.get_logger("schleuse.dashboard")
+
 P = ParamSpec("P")
 T = TypeVar("T")
 QUESTIONS_AT_ONCE: Final = 8
+ANSWER_SECONDS: Final = 20.0
+"""For so long a reader waits for an answer of the store."""
 EDITION_SECONDS: Final = 2.0
 KNOWN_ANSWERS: Final = 2_000
 TRIES_PER_MINUTE: Final = 20
@@ -52,10 +58,36 @@ class Site:
         self._edition_until = 0.0
         self._known: dict[object, Any] = {}
         self._threads = ThreadPoolExecutor(QUESTIONS_AT_ONCE, "question")
+        self._clock: asyncio.Task[bool] | None = None
+
+    def listens_at(self, host: str, port: int) -> None:
+        """Readers are told this address where nobody has set `dashboard_url`."""
+        if self.settings.dashboard_url == FIELDS["dashboard_url"].default:
+            here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+            self.url = f"http://{here}:{port}"
 
     async def ask(self, question: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        """Ask the store, in a thread. Raises what the question raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: question(*args, **named))
+        """Ask the store, in a thread. Raises what the question raises, and StoreUnavailable after `ANSWER_SECONDS`."""
+        asked = asyncio.get_running_loop().run_in_executor(self._threads, lambda: question(*args, **named))
+        try:
+            return await asyncio.wait_for(asked, ANSWER_SECONDS)
+        except TimeoutError:
+            raise StoreUnavailable(f"the analytics store has not answered in {ANSWER_SECONDS:g} s") from None
+
+    async def answers(self, seconds: float) -> bool:
+        """Whether the store answers in time. It is asked once at a time, however many want to know."""
+        if self._clock is None or self._clock.done():
+            self._clock = asyncio.create_task(self._answers())
+        done, _ = await asyncio.wait([self._clock], timeout=seconds)
+        return bool(done) and self._clock.result()
+
+    async def _answers(self) -> bool:
+        try:
+            await self.ask(self.store.now_ms)
+        except SchleuseError as error:
+            log.warning("waiting", reason=str(error))
+            return False
+        return True
 
     async def published(
         self, question: Callable[Concatenate[StoreClient, P], T], *args: P.args, **named: P.kwargs
