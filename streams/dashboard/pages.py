@@ -3,6 +3,7 @@ figures fresh."""
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import gzip
 import hashlib
@@ -30,12 +31,15 @@ from streams.dashboard.readers import Reader, ReaderRole
 from streams.dashboard.sessions import SESSION_SECONDS
 from streams.dashboard.site import SITE, Problem, Site
 from streams.dashboard.words import LANGUAGES, Words
+from streams.errors import SchleuseError
 
 SESSION: Final = "schleuse_session"
 LANGUAGE: Final = "schleuse_language"
 A_PAGE: Final = 25
 _CODE: Final = re.compile("`([^`]+)`")
 _YEAR: Final = 365 * 86400
+READER: Final = web.RequestKey("reader", Reader)
+"""Who is logged in, once that was asked."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Beside = tuple[int, figures.Usual, Reading | None]
@@ -126,10 +130,11 @@ def _words(request: web.Request) -> Words:
 def _render(
     request: web.Request, name: str, reader: Reader | None = None, status: int = 200, **values: Any
 ) -> web.Response:
+    here = request.path if request.path.startswith("/") else "/"
     body = (
         _templates()
         .get_template(f"{name}.html")
-        .render(t=_words(request), reader=reader, page=name, here=request.path, query=request.query_string, **values)
+        .render(t=_words(request), reader=reader, page=name, here=here, query=request.query_string, **values)
     )
     tag = hashlib.sha256(body.encode()).hexdigest()[:24]
     headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache", "Vary": "Cookie, Accept-Language"}
@@ -138,11 +143,15 @@ def _render(
     return web.Response(text=body, status=status, content_type="text/html", headers=headers)
 
 
-def problem(request: web.Request, error: Problem) -> web.Response:
-    """An error as a page."""
+async def problem(request: web.Request, error: Problem) -> web.Response:
+    """An error as a page; whoever is logged in stays it."""
     words = _words(request)
     says = words.get(f"error.{error.name}", words("error.other"))
-    return _render(request, "problem", None, error.status, says=says)
+    reader = request.get(READER)
+    if reader is None and error.status < 500:  # with those the store need not be asked again
+        with suppress(SchleuseError, TimeoutError):
+            reader = await asyncio.wait_for(_reader(request), 1.0)  # an error is told soon, or without navigation
+    return _render(request, "problem", reader, error.status, says=says)
 
 
 def _asked_language(request: web.Request) -> web.Response | None:
@@ -161,7 +170,10 @@ def _cookie(request: web.Request) -> dict[str, Any]:
 async def _reader(request: web.Request) -> Reader | None:
     site = request.app[SITE]
     named = site.sessions.reader(request.cookies.get(SESSION))
-    return await site.ask(site.readers.by_name, named) if named else None
+    if named and (reader := await site.ask(site.readers.by_name, named)):
+        request[READER] = reader
+        return reader
+    return None
 
 
 def _for(sees: Callable[[ReaderRole], bool]) -> Callable[[Shown], Handler]:
@@ -357,7 +369,7 @@ async def _api(request: web.Request) -> web.StreamResponse:
         endpoints=api.ENDPOINTS,
         roles=openapi.roles,
         root=api.ROOT,
-        url=request.app[SITE].settings.dashboard_url.rstrip("/"),
+        url=request.app[SITE].url,
         per_minute=request.app[SITE].settings.dashboard_requests_per_minute,
     )
 

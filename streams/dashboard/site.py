@@ -50,6 +50,7 @@ class Site:
     def __init__(self, settings: Settings, store: StoreClient) -> None:
         """`store`: the analytics store under the login `dashboard`."""
         self.settings, self.store = settings, store
+        self.url = settings.dashboard_url.rstrip("/")
         self.readers, self.sessions = Readers(store), Sessions()
         per_minute = settings.dashboard_requests_per_minute
         self.limits = Limits(per_minute, max(1, per_minute // 4))

@@ -191,6 +191,47 @@ def test_an_error_is_a_problem_that_says_what_to_do_and_quotes_nothing(
     assert b"erika" not in answer.body
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + b"erika" * 2_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: erika\0\r\n\r\n",
+        b"GET /mailings?named=" + b"erika" * 1_800 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"ERIKA /\r\n\r\n",
+        b"erika\x16\x03\x01\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nExpect: erika\r\nConnection: close\r\n\r\n",
+        b"GET /api/v1/no HTTP/1.1\r\nHost: x\r\nExpect: erika\r\nConnection: close\r\n\r\n",
+    ],
+    ids=["long header", "NUL", "long query", "method", "bytes", "expect", "expect at no page"],
+)
+def test_what_is_no_request_is_answered_in_our_words(site: Dashboard, request_: bytes) -> None:
+    status, headers, body = raw(site, request_)
+    assert (status, headers["Content-Type"]) == (417 if b"Expect" in request_ else 400, "application/problem+json")
+    assert json.loads(body)["status"] == status
+    assert headers["Server"] == "schleuse"
+    assert headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert b"erika" not in body.lower()
+    assert "erika" not in printed(site).lower()
+    assert "Traceback" not in printed(site)
+
+
+def test_another_method_is_told_which_there_are(site: Dashboard) -> None:
+    get = site.get("/logout")
+    assert (get.status, get.headers["Allow"]) == (405, "POST")
+    post = site.get(f"{API}/mailings", site.key(), b"")
+    assert (post.status, post.headers["Allow"]) == (405, "GET, HEAD")
+    assert "GET, HEAD" in post.json["detail"]
+
+
+def test_whoever_is_logged_in_stays_it_where_something_went_wrong(site: Dashboard) -> None:
+    cookie = login(site, site.key())
+    for path, status in (("/mailings/no-such-one", 404), ("/no-such-page", 404), ("/officer", 403), ("/logout", 405)):
+        page = site.get(path, None, None, **cookie)
+        assert (page.status, b'action="/logout"' in page.body, b'href="/trends"' in page.body) == (status, True, True)
+        assert b'action="/logout"' not in site.get(path).body
+
+
 def test_roles_see_what_is_theirs(site: Dashboard) -> None:
     sees = {
         "analyst": {"/mailings", "/mailings/spring", "/trends", "/mailings.csv", "/trends.csv"},
@@ -288,7 +329,10 @@ def test_a_csv_is_what_the_page_shows_and_no_cell_is_carried_out(site: Dashboard
 def test_the_description_is_openapi_and_true(site: Dashboard) -> None:
     description = site.get(f"{API}/openapi.json").json
     validate(description)
-    assert site.get("/api").status == 200
+    page = site.get("/api").body.decode()
+    assert "<code>next</code>" in page
+    assert "&lt;code" not in page
+    assert f"{site.address}{API}/mailings" in page  # nobody has set dashboard_url
     for path, of in description["paths"].items():
         assert site.get(API + path.replace("{mailing}", "spring"), site.key("acme", "privacy")).status == 200, path
         assert {"200", "400", "401", "403", "429", "503"} <= set(of["get"]["responses"])
@@ -316,3 +360,32 @@ def test_no_address_is_anywhere_in_what_is_served_or_logged(site: Dashboard) -> 
         assert text not in printed, spelling
     for key in keys.values():
         assert key.encode() not in printed
+
+
+def test_a_port_that_is_taken_and_an_address_of_another_machine_are_told_apart(site: Dashboard) -> None:
+    port = str(urllib.parse.urlsplit(site.address).port)
+    for name, value, says in (
+        ("DASHBOARD_PORT", port, f"dashboard_port: {port} at 127.0.0.1 is in use"),
+        ("DASHBOARD_HOST", "192.0.2.1", "dashboard_host: 192.0.2.1 cannot be listened at"),
+    ):
+        site.lock.environment[f"SCHLEUSE_{name}"] = value
+        try:
+            refused = site.lock.run("dashboard", check=False)
+        finally:
+            del site.lock.environment[f"SCHLEUSE_{name}"]
+        assert refused.returncode == 1
+        assert says in refused.stderr
+
+
+def test_a_store_that_hangs_is_told_while_a_probe_still_listens(site: Dashboard) -> None:
+    assert site.get("/ready").body == b"ok\n"
+    with hanging(site):
+        for _ in range(3):
+            began = time.monotonic()
+            answer = site.get("/ready")
+            assert time.monotonic() - began < 5
+            assert (answer.status, answer.body) == (503, b"the store does not answer\n")
+            assert answer.headers["Content-Type"].startswith("text/plain")
+            assert answer.headers["Retry-After"]
+        assert site.get("/health").status == 200
+    site.lock.until(lambda: site.get("/ready").status == 200, what="the store")
