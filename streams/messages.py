@@ -126,12 +126,12 @@ def format_time(at_ms: int) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def check_id(value: object, field: str, max_chars: int) -> str:
+def check_id(value: object, field: str, max_chars: int, counted: bool = False) -> str:
     """An id: a string of 1 to `max_chars` characters without control characters, lone surrogates, `@` in any disguise.
 
     Ids go to the analytics store as they are, so none may carry an address, and those of mailings stand in URLs. A
-    caller may NOT assume more than that: an id may hold blanks and any script. Raises BadRow: `wrong_type` or
-    `bad_value`.
+    caller may NOT assume more than that: an id may hold blanks and any script. `counted`: it was taken in before, maybe
+    by a release that took more. Raises BadRow: `wrong_type` or `bad_value`.
     """
     if not isinstance(value, str):
         raise BadRow(Reason.WRONG_TYPE, field, "a string")
@@ -141,7 +141,7 @@ def check_id(value: object, field: str, max_chars: int) -> str:
         raise BadRow(Reason.BAD_VALUE, field, "an id, not an address")
     if not (value.isascii() and value.isprintable()) and (_CONTROL.search(value) or _SURROGATE.search(value)):
         raise BadRow(Reason.BAD_VALUE, field, "no control characters")
-    if field == "mailing" and value in (".", ".."):
+    if field == "mailing" and value in (".", "..") and not counted:
         raise BadRow(Reason.BAD_VALUE, field, "any id but . and .., which a URL takes for folders")
     return value
 
@@ -605,7 +605,7 @@ def parse_change(raw: bytes | None) -> AnyChange:
         case _RekeyWire():
             return Rekey(wire.tenant, wire.recipient, wire.from_version, wire.to_version, wire.remove)
         case _ClosingWire():
-            return Closing(wire.id, wire.tenant, check_id(wire.mailing, "mailing", MAX_MAILING))
+            return Closing(wire.id, wire.tenant, check_id(wire.mailing, "mailing", MAX_MAILING, counted=True))
         case _ChangeWire():
             return _preference_of(wire)
 
