@@ -72,6 +72,7 @@ _ADDRESS = re.compile(
 )  # something@something; not the /@name of a profile
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")  # they let a text be read in another order than it is in
 
 
 def parse_time(value: object, field: str, now_ms: int | None) -> int:
@@ -125,11 +126,12 @@ def format_time(at_ms: int) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def check_id(value: object, field: str, max_chars: int) -> str:
+def check_id(value: object, field: str, max_chars: int, counted: bool = False) -> str:
     """An id: a string of 1 to `max_chars` characters without control characters, lone surrogates, `@` in any disguise.
 
-    Ids go to the analytics store as they are, so none may carry an address. A caller may NOT assume more than that: an
-    id may hold blanks and any script. Raises BadRow: `wrong_type` or `bad_value`.
+    Ids go to the analytics store as they are, so none may carry an address, and those of mailings stand in URLs. A
+    caller may NOT assume more than that: an id may hold blanks and any script. `counted`: it was taken in before, maybe
+    by a release that took more. Raises BadRow: `wrong_type` or `bad_value`.
     """
     if not isinstance(value, str):
         raise BadRow(Reason.WRONG_TYPE, field, "a string")
@@ -139,6 +141,8 @@ def check_id(value: object, field: str, max_chars: int) -> str:
         raise BadRow(Reason.BAD_VALUE, field, "an id, not an address")
     if not (value.isascii() and value.isprintable()) and (_CONTROL.search(value) or _SURROGATE.search(value)):
         raise BadRow(Reason.BAD_VALUE, field, "no control characters")
+    if field == "mailing" and value in (".", "..") and not counted:
+        raise BadRow(Reason.BAD_VALUE, field, "any id but . and .., which a URL takes for folders")
     return value
 
 
@@ -328,7 +332,7 @@ def parse_mailing(raw: bytes | None, tenants: Tenants | None) -> Declaration:
     name = _needed(record, "name")
     if not isinstance(name, str):
         raise BadRow(Reason.WRONG_TYPE, "name", "a string")
-    if not 1 <= len(name) <= MAX_NAME or _CONTROL.search(name) or _holds_address(name):
+    if not 1 <= len(name) <= MAX_NAME or _CONTROL.search(name) or _BIDI.search(name) or _holds_address(name):
         raise BadRow(Reason.BAD_VALUE, "name", f"1 to {MAX_NAME} characters, no control characters, no address")
     sent_at = parse_time(_needed(record, "sent_at"), "sent_at", None)
     if not YEAR_2000_MS <= sent_at < YEAR_2200_MS:
@@ -362,7 +366,7 @@ def _check_url(url: object) -> None:
     if not isinstance(url, str):
         raise BadRow(Reason.WRONG_TYPE, "links", "a URL for each link id")
     expected = f"an http or https URL of at most {MAX_URL} characters, without user and address"
-    if len(url) > MAX_URL or _CONTROL.search(url) or " " in url or _holds_address(url):
+    if len(url) > MAX_URL or _CONTROL.search(url) or _BIDI.search(url) or " " in url or _holds_address(url):
         raise BadRow(Reason.BAD_VALUE, "links", expected)
     try:
         parts = urlsplit(url)
@@ -601,7 +605,7 @@ def parse_change(raw: bytes | None) -> AnyChange:
         case _RekeyWire():
             return Rekey(wire.tenant, wire.recipient, wire.from_version, wire.to_version, wire.remove)
         case _ClosingWire():
-            return Closing(wire.id, wire.tenant, check_id(wire.mailing, "mailing", MAX_MAILING))
+            return Closing(wire.id, wire.tenant, check_id(wire.mailing, "mailing", MAX_MAILING, counted=True))
         case _ChangeWire():
             return _preference_of(wire)
 

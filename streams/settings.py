@@ -113,7 +113,8 @@ class Settings:
     dashboard_url: str = _setting(
         "http://127.0.0.1:8080",
         "URL",
-        "How readers reach the dashboard. With https:// (a proxy that ends TLS in front) cookies travel over it only.",
+        "How readers reach the dashboard; where it listens, unless set. With https:// (a proxy that ends TLS in front) "
+        "cookies travel over it only.",
     )
     dashboard_requests_per_minute: int = _setting(
         600, "requests", "How many requests one key may make, a quarter of them at once.", least=1, most=100_000
@@ -165,7 +166,12 @@ class Settings:
                 raise SettingsError(f"others can read or write the password file {path}: chmod 600 {path}")
             password = path.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"the password file {path} cannot be read ({type(error).__name__})") from None
+            hint = (
+                "; --config names the settings of the system that is meant, and schleuse stack start makes one"
+                if isinstance(error, FileNotFoundError)
+                else ""
+            )
+            raise SettingsError(f"the password file {path} cannot be read ({type(error).__name__}){hint}") from None
         if not password:
             raise SettingsError(f"the password file {path} is empty")
         return password
@@ -276,7 +282,8 @@ def _checked(name: str, value: Any, where: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingsError(f"{where} must be a number")
     if (limits.least is not None and value < limits.least) or (limits.most is not None and value > limits.most):
-        raise SettingsError(f"{where} must be from {limits.least:g} to {limits.most:g} {limits.unit}")
+        unit = "" if limits.unit == "port" else f" {limits.unit}"  # a port is a number of nothing
+        raise SettingsError(f"{where} must be from {limits.least:g} to {limits.most:g}{unit}")
     if limits.choices and value not in limits.choices:
         raise SettingsError(f"{where} must be one of {', '.join(limits.choices)}")
     if isinstance(value, str):

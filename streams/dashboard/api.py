@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +23,7 @@ from streams.dashboard.site import SITE, Problem, Site
 
 ROOT: Final = "/api/v1"
 _ENCODE: Final = msgspec.json.Encoder().encode
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +203,8 @@ def _checked(one: Parameter, text: str) -> Any:
         if not (text.isascii() and text.isdigit() and len(text) < 10 and one.least <= int(text) <= one.most):
             raise Problem(400, "bad-parameter", f"{one.name}: a whole number from {one.least} to {one.most}")
         return int(text)
-    if not text or len(text) > 512 or not text.isprintable():
-        raise Problem(400, "bad-parameter", f"{one.name}: a text of 1 to 512 printable characters")
+    if not text or len(text) > 512 or _CONTROL.search(text):
+        raise Problem(400, "bad-parameter", f"{one.name}: a text of 1 to 512 characters, no control characters")
     return text
 
 
@@ -231,4 +233,4 @@ async def _reader(site: Site, request: web.Request) -> Reader:
 
 def routes() -> list[web.RouteDef]:
     """The API's routes."""
-    return [web.get(ROOT + endpoint.path, handler(endpoint)) for endpoint in ENDPOINTS]
+    return [web.get(ROOT + endpoint.path.replace("}", ":[^/]+}"), handler(endpoint)) for endpoint in ENDPOINTS]

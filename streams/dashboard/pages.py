@@ -3,13 +3,16 @@ figures fresh."""
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import gzip
 import hashlib
 import io
 import math
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, wraps
 from importlib import resources
 from statistics import NormalDist
@@ -29,12 +32,15 @@ from streams.dashboard.readers import Reader, ReaderRole
 from streams.dashboard.sessions import SESSION_SECONDS
 from streams.dashboard.site import SITE, Problem, Site
 from streams.dashboard.words import LANGUAGES, Words
+from streams.errors import SchleuseError
 
 SESSION: Final = "schleuse_session"
 LANGUAGE: Final = "schleuse_language"
 A_PAGE: Final = 25
 _CODE: Final = re.compile("`([^`]+)`")
 _YEAR: Final = 365 * 86400
+READER: Final = web.RequestKey("reader", Reader)
+"""Who is logged in, once that was asked."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Shown = Callable[[web.Request, Site, Reader], Awaitable[web.StreamResponse]]
@@ -49,12 +55,17 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["code"] = lambda text: _CODE.sub(r"<code>\1</code>", markupsafe.escape(text))
+    made.filters["code"] = _code
     made.filters["path"] = lambda text: quote(text, safe="")
     made.globals.update(
         moment=shapes.moment, static=_address, languages=LANGUAGES, Words=Words, plotly_styles=_plotly_styles
     )
     return made
+
+
+def _code(text: str) -> markupsafe.Markup:
+    """What stands between backticks as code. All of it is escaped first: as a str, into which tags can be put."""
+    return markupsafe.Markup(_CODE.sub(r"<code>\1</code>", str(markupsafe.escape(text))))  # noqa: S704
 
 
 # --- files that never change under their address ---
@@ -118,10 +129,11 @@ def _words(request: web.Request) -> Words:
 def _render(
     request: web.Request, name: str, reader: Reader | None = None, status: int = 200, **values: Any
 ) -> web.Response:
+    here = request.path if request.path.startswith("/") else "/"
     body = (
         _templates()
         .get_template(f"{name}.html")
-        .render(t=_words(request), reader=reader, page=name, here=request.path, query=request.query_string, **values)
+        .render(t=_words(request), reader=reader, page=name, here=here, query=request.query_string, **values)
     )
     tag = hashlib.sha256(body.encode()).hexdigest()[:24]
     headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache", "Vary": "Cookie, Accept-Language"}
@@ -130,11 +142,15 @@ def _render(
     return web.Response(text=body, status=status, content_type="text/html", headers=headers)
 
 
-def problem(request: web.Request, error: Problem) -> web.Response:
-    """An error as a page."""
+async def problem(request: web.Request, error: Problem) -> web.Response:
+    """An error as a page; whoever is logged in stays it."""
     words = _words(request)
     says = words.get(f"error.{error.name}", words("error.other"))
-    return _render(request, "problem", None, error.status, says=says)
+    reader = request.get(READER)
+    if reader is None and error.status < 500:  # with those the store need not be asked again
+        with suppress(SchleuseError, TimeoutError):
+            reader = await asyncio.wait_for(_reader(request), 1.0)  # an error is told soon, or without navigation
+    return _render(request, "problem", reader, error.status, says=says)
 
 
 def _asked_language(request: web.Request) -> web.Response | None:
@@ -153,7 +169,10 @@ def _cookie(request: web.Request) -> dict[str, Any]:
 async def _reader(request: web.Request) -> Reader | None:
     site = request.app[SITE]
     named = site.sessions.reader(request.cookies.get(SESSION))
-    return await site.ask(site.readers.by_name, named) if named else None
+    if named and (reader := await site.ask(site.readers.by_name, named)):
+        request[READER] = reader
+        return reader
+    return None
 
 
 async def _anybody(request: web.Request) -> Reader | None:
@@ -195,16 +214,21 @@ def _local(path: str | None) -> str:
     return path if path and path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"
 
 
+def _netloc(origin: str | None) -> str | None:
+    try:
+        return urlsplit(origin or "").netloc.lower()
+    except ValueError:  # a bracket too few
+        return None
+
+
 def _same_site(request: web.Request) -> None:
     """Raises Problem for a form that another site has sent: the browser says so (Sec-Fetch-Site; or Origin, RFC 6454).
 
     What is no browser says neither, and has no cookie that could be abused.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    own = {request.host.lower(), urlsplit(request.app[SITE].settings.dashboard_url).netloc.lower()}
-    foreign = (
-        site not in ("same-origin", "none") if site else bool(origin) and urlsplit(origin).netloc.lower() not in own
-    )
+    own = {request.host.lower(), urlsplit(request.app[SITE].url).netloc.lower()}
+    foreign = site not in ("same-origin", "none") if site else bool(origin) and _netloc(origin) not in own
     if foreign:
         raise Problem(403, "foreign-form", "this form was not sent from this site")
 
@@ -216,15 +240,26 @@ async def _login(request: web.Request) -> web.StreamResponse:
     if request.method != "POST":
         return _render(request, "login", wrong=False, to=to)
     _same_site(request)
-    site, form = request.app[SITE], await request.post()
+    site, form = request.app[SITE], await _form(request)
     to, key = _local(str(form.get("to", ""))), form.get("key", "")
-    reader = await site.by_key(key.strip(), request.remote) if isinstance(key, str) else None
+    reader = await site.by_key(key.strip() if isinstance(key, str) else "", request.remote)
     if reader is None:
         return _render(request, "login", status=401, wrong=True, to=to)
     response = web.Response(status=303, headers={"Location": to})
     cookie = site.sessions.begin(reader.reader)
     response.set_cookie(SESSION, cookie, max_age=SESSION_SECONDS, samesite="Lax", **_cookie(request))
     return response
+
+
+async def _form(request: web.Request) -> Mapping[str, object]:
+    """What was sent by a form. Raises Problem for one that cannot be read, which counts as a wrong key."""
+    try:
+        return await request.post()
+    except web.HTTPException:
+        raise
+    except Exception:  # no boundary, no such charset, not in it: the parser has no one word for them
+        request.app[SITE].wrong_key(request.remote)
+        raise Problem(400, "bad-form", "this form cannot be read") from None
 
 
 async def _logout(request: web.Request) -> web.StreamResponse:
@@ -346,7 +381,7 @@ async def _api(request: web.Request) -> web.StreamResponse:
         endpoints=api.ENDPOINTS,
         roles=openapi.roles,
         root=api.ROOT,
-        url=request.app[SITE].settings.dashboard_url.rstrip("/"),
+        url=request.app[SITE].url,
         per_minute=request.app[SITE].settings.dashboard_requests_per_minute,
     )
 
@@ -365,7 +400,11 @@ def _csv(name: str, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> we
 
 
 def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    """A full-width = and others of its kind count too: some spreadsheets take them for it."""
+    if not isinstance(value, str):
+        return value
+    first = unicodedata.normalize("NFKC", value[:1])
+    return f"'{value}" if first in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 _FIGURE: Final = ("recipients", "margin", "at_most", "share", "share_margin", "too_few")
@@ -446,8 +485,8 @@ def routes() -> list[web.RouteDef]:
         web.post("/logout", _logout),
         web.get("/mailings", _mailings),
         web.get("/mailings.csv", _mailings_csv),
-        web.get("/mailings/{mailing}", _mailing),
-        web.get("/mailings/{mailing}/figures.csv", _mailing_csv),
+        web.get("/mailings/{mailing:[^/]+}", _mailing),
+        web.get("/mailings/{mailing:[^/]+}/figures.csv", _mailing_csv),
         web.get("/trends", _trends),
         web.get("/trends.csv", _trends_csv),
         web.get("/publishing", _publishing),

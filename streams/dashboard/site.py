@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
+import structlog
 from aiohttp import web
 
 from streams.dashboard.figures import History, Mailing, Page
@@ -15,15 +16,20 @@ from streams.dashboard.figures import edition as edition_of
 from streams.dashboard.limits import Limits
 from streams.dashboard.readers import Reader, Readers
 from streams.dashboard.sessions import Sessions
-from streams.errors import SchleuseError
+from streams.errors import SchleuseError, StoreUnavailable
+from streams.settings import FIELDS
 
 if TYPE_CHECKING:
     from streams.settings import Settings
     from streams.stores import StoreClient
 
+log = structlog.get_logger("schleuse.dashboard")
+
 P = ParamSpec("P")
 T = TypeVar("T")
 QUESTIONS_AT_ONCE: Final = 8
+ANSWER_SECONDS: Final = 20.0
+"""For so long a reader waits for an answer of the store."""
 EDITION_SECONDS: Final = 2.0
 KNOWN_ANSWERS: Final = 2_000
 KNOWN_LINES: Final = 300_000
@@ -59,21 +65,51 @@ class Site:
     def __init__(self, settings: Settings, store: StoreClient) -> None:
         """`store`: the analytics store under the login `dashboard`."""
         self.settings, self.store = settings, store
+        self.url = settings.dashboard_url.rstrip("/")
         self.readers, self.sessions = Readers(store), Sessions()
         per_minute = settings.dashboard_requests_per_minute
         self.limits = Limits(per_minute, max(1, per_minute // 4))
         self.tries = Limits(TRIES_PER_MINUTE, TRIES_PER_MINUTE)
-        self._pulse: asyncio.Task[int] | None = None
-        self._pulse_until = 0.0
         self._edition: tuple[int, ...] = ()
         self._edition_until = 0.0
         self._known: dict[object, Any] = {}
         self._known_lines = 0
         self._threads = ThreadPoolExecutor(QUESTIONS_AT_ONCE, "question")
+        self._clock: asyncio.Task[bool] | None = None
+        self._clock_until = 0.0
+
+    def listens_at(self, host: str, port: int) -> None:
+        """Readers are told this address where nobody has set `dashboard_url`."""
+        if self.settings.dashboard_url == FIELDS["dashboard_url"].default:
+            here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+            self.url = f"http://{here}:{port}"
 
     async def ask(self, question: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        """Ask the store, in a thread. Raises what the question raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: question(*args, **named))
+        """Ask the store, in a thread. Raises what the question raises, and StoreUnavailable after `ANSWER_SECONDS`."""
+        asked = asyncio.get_running_loop().run_in_executor(self._threads, lambda: question(*args, **named))
+        try:
+            return await asyncio.wait_for(asked, ANSWER_SECONDS)
+        except TimeoutError:
+            raise StoreUnavailable(f"the analytics store has not answered in {ANSWER_SECONDS:g} s") from None
+
+    async def answers(self, seconds: float) -> bool:
+        """Whether the store answers in time. It is asked once in `EDITION_SECONDS`, however many want to know.
+
+        Nobody is refused: a balancer takes for down what refuses it, and may ask from the address of everybody.
+        """
+        if self._clock is None or (self._clock.done() and time.monotonic() > self._clock_until):
+            self._clock = asyncio.create_task(self._answers())
+            self._clock_until = time.monotonic() + EDITION_SECONDS
+        done, _ = await asyncio.wait([self._clock], timeout=seconds)
+        return bool(done) and self._clock.result()
+
+    async def _answers(self) -> bool:
+        try:
+            await self.ask(self.store.now_ms)
+        except SchleuseError as error:
+            log.warning("waiting", reason=str(error))
+            return False
+        return True
 
     async def published(
         self, question: Callable[Concatenate[StoreClient, P], T], *args: P.args, **named: P.kwargs
@@ -112,9 +148,14 @@ class Site:
     async def by_key(self, key: str, remote: str | None) -> Reader | None:
         """Whom a key belongs to; None for a wrong one. Raises Problem when too many wrong ones came from an address."""
         reader = await self.ask(self.readers.by_key, key)
-        if reader is None and (seconds := self.tries.wait(remote or "")):
-            raise Problem(429, "too-many-keys", "too many wrong keys came from this address: wait", seconds)
+        if reader is None:
+            self.wrong_key(remote)
         return reader
+
+    def wrong_key(self, remote: str | None) -> None:
+        """Count an attempt to get in. Raises Problem when there were too many from an address."""
+        if seconds := self.tries.wait(remote or ""):
+            raise Problem(429, "too-many-keys", "too many wrong keys came from this address: wait", seconds)
 
     def admit(self, reader: Reader | None, remote: str | None) -> None:
         """Count a request: a reader's, or where nobody is logged in that of an address. Raises Problem when there were
@@ -122,16 +163,6 @@ class Site:
         who, said = (reader.reader, "with this key") if reader else (f"from {remote}", "from this address")
         if seconds := self.limits.wait(who):
             raise Problem(429, "too-many-requests", f"too many requests {said}: wait, then go on", seconds)
-
-    async def ready(self) -> None:
-        """Raises StoreUnavailable where the store does not answer; asked once in `EDITION_SECONDS`, by whoever.
-
-        Nobody has to wait: a balancer takes for down what refuses it, and may ask from the address of everybody.
-        """
-        if self._pulse is None or (self._pulse.done() and time.monotonic() > self._pulse_until):
-            self._pulse = asyncio.create_task(self.ask(self.store.now_ms))
-            self._pulse_until = time.monotonic() + EDITION_SECONDS
-        await asyncio.shield(self._pulse)
 
     def close(self) -> None:
         """Wait for what is being asked, and close the connections."""

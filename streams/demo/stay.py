@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -49,7 +50,7 @@ def stay(settings: Settings, config: Path, logs: Path, tenants: Sequence[str], s
             }
             address = f"http://127.0.0.1:{port}"
             _wait(address, parts, over)
-            for line in _invitation(settings, address, tenants):
+            for line in _invitation(settings, config, address, tenants):
                 say(line)
             while not over.wait(0.5):
                 _alive(parts)
@@ -58,7 +59,7 @@ def stay(settings: Settings, config: Path, logs: Path, tenants: Sequence[str], s
             signal.signal(number, handler)
 
 
-def _invitation(settings: Settings, address: str, tenants: Sequence[str]) -> Iterator[str]:
+def _invitation(settings: Settings, config: Path, address: str, tenants: Sequence[str]) -> Iterator[str]:
     store = connect(settings, Store.ANALYTICS, Role.OPERATOR, connections=1)
     until = time.time_ns() // 1_000_000 + DAY_MS
     try:
@@ -69,6 +70,7 @@ def _invitation(settings: Settings, address: str, tenants: Sequence[str]) -> Ite
             yield f"  {tenants[0]:<11} {role:<9} {let_in(store, tenants[0], role, 'demo', until)}"
     finally:
         store.close()
+    yield f"More keys: schleuse --config {shlex.quote(str(config))} readers add --tenant {tenants[0]} --role analyst"
     yield "Log in with one of these keys; they open for a day. Ctrl-C ends everything."
 
 

@@ -21,7 +21,7 @@ from tests.lock import Lock, event, mailing, now_ms
 LINKS = {"hero": "https://shop.example/hero", "inxmail.de": "https://inxmail.de"}
 OPENED, CLICKED, HERO = 600, 400, 300
 CANARY = "erika.canary@example.com"
-MAILINGS = ("spring", "summer", "autumn", "winter", "slash/and ünïcode", "=cmd()")
+MAILINGS = ("spring", "summer", "autumn", "winter", "slash/and ünïcode", "={{7*7}}")
 
 
 class Answer(NamedTuple):

@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import signal
+import socket
 import time
 import urllib.parse
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from openapi_spec_validator import validate
 
 from aggregates.steps import HOURS
+from streams.dashboard.pages import _harmless
 from streams.stores import Role, Store
 from tests.dashboard.served import CANARY, CLICKED, HERO, MAILINGS, OPENED, Answer, Dashboard, served
 from tests.promises.p2.canaries import encodings
@@ -27,6 +32,35 @@ PATHS = ("/mailings", "/mailings/spring", "/trends", "/officer", "/publishing", 
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     with served(tmp_path_factory.mktemp("dashboard")) as running:
         yield running
+
+
+def raw(site: Dashboard, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """The answer to bytes that no client would send."""
+    where = urllib.parse.urlsplit(site.address)
+    with socket.create_connection((where.hostname, where.port), 20) as connection:
+        connection.sendall(request)
+        connection.settimeout(20)
+        said = b"".join(iter(lambda: connection.recv(65_536), b""))
+    head, _, body = said.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body
+
+
+def printed(site: Dashboard) -> str:
+    """What the dashboard has logged."""
+    return (site.lock.stack.directory / "logs" / "dashboard.log").read_text()
+
+
+@contextmanager
+def hanging(site: Dashboard) -> Iterator[None]:
+    """The analytics store is there and says nothing."""
+    pid = next(part.pid for part in site.lock.stack.status() if part.name == "analytics")
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def login(site: Dashboard, key: str) -> dict[str, str]:
@@ -57,8 +91,35 @@ def test_the_api_says_what_was_published_with_its_margin(site: Dashboard) -> Non
     months = site.get(f"{API}/trends", key).json["months"]
     assert sum(month["mailings"] for month in months) == len(MAILINGS)
     assert len(months) >= 3
-    odd = urllib.parse.quote(MAILINGS[4], safe="")
-    assert site.get(f"{API}/mailings/{odd}", key).json["mailing"]["mailing"] == MAILINGS[4]
+
+
+def test_every_id_that_is_taken_in_can_be_opened(site: Dashboard) -> None:
+    cookie = login(site, site.key())
+    for mailing in MAILINGS[4:]:
+        odd = urllib.parse.quote(mailing, safe="")
+        assert f'href="/mailings/{odd}"'.encode() in site.get("/mailings", None, None, **cookie).body
+        assert site.get(f"{API}/mailings/{odd}", site.key()).json["mailing"]["mailing"] == mailing
+        assert site.get(f"/mailings/{odd}", None, None, **cookie).status == 200
+        assert mailing in site.get(f"/mailings/{odd}/figures.csv", None, None, **cookie).body.decode()
+    ids = (
+        "{campaign}",
+        "a/b",
+        "a%2Fb",
+        "x?y#z",
+        "figures.csv",
+        "👩\u200d💻",
+        "...",
+        "a\u00a0b",
+        "%",
+        "a/figures.csv",
+        "\\",
+    )
+    for unknown in ids:  # routed to where it is looked for, and not found there
+        odd = urllib.parse.quote(unknown, safe="")
+        assert site.get(f"{API}/mailings/{odd}", site.key()).json["type"] == "/api#no-such-mailing", unknown
+        for path in (f"/mailings/{odd}", f"/mailings/{odd}/figures.csv"):
+            page = site.get(path, None, None, **cookie)
+            assert (page.status, b"no mailing of this name" in page.body) == (404, True), path
 
 
 def test_cursors_go_through_everything_once(site: Dashboard) -> None:
@@ -145,6 +206,47 @@ def test_an_error_is_a_problem_that_says_what_to_do_and_quotes_nothing(
     assert b"erika" not in answer.body
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + b"erika" * 2_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: erika\0\r\n\r\n",
+        b"GET /mailings?named=" + b"erika" * 1_800 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"ERIKA /\r\n\r\n",
+        b"erika\x16\x03\x01\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nExpect: erika\r\nConnection: close\r\n\r\n",
+        b"GET /api/v1/no HTTP/1.1\r\nHost: x\r\nExpect: erika\r\nConnection: close\r\n\r\n",
+    ],
+    ids=["long header", "NUL", "long query", "method", "bytes", "expect", "expect at no page"],
+)
+def test_what_is_no_request_is_answered_in_our_words(site: Dashboard, request_: bytes) -> None:
+    status, headers, body = raw(site, request_)
+    assert (status, headers["Content-Type"]) == (417 if b"Expect" in request_ else 400, "application/problem+json")
+    assert json.loads(body)["status"] == status
+    assert headers["Server"] == "schleuse"
+    assert headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert b"erika" not in body.lower()
+    assert "erika" not in printed(site).lower()
+    assert "Traceback" not in printed(site)
+
+
+def test_another_method_is_told_which_there_are(site: Dashboard) -> None:
+    get = site.get("/logout")
+    assert (get.status, get.headers["Allow"]) == (405, "POST")
+    post = site.get(f"{API}/mailings", site.key(), b"")
+    assert (post.status, post.headers["Allow"]) == (405, "GET, HEAD")
+    assert "GET, HEAD" in post.json["detail"]
+
+
+def test_whoever_is_logged_in_stays_it_where_something_went_wrong(site: Dashboard) -> None:
+    cookie = login(site, site.key())
+    for path, status in (("/mailings/no-such-one", 404), ("/no-such-page", 404), ("/officer", 403), ("/logout", 405)):
+        page = site.get(path, None, None, **cookie)
+        assert (page.status, b'action="/logout"' in page.body, b'href="/trends"' in page.body) == (status, True, True)
+        assert b'action="/logout"' not in site.get(path).body
+
+
 def test_roles_see_what_is_theirs(site: Dashboard) -> None:
     sees = {
         "analyst": {"/mailings", "/mailings/spring", "/trends", "/mailings.csv", "/trends.csv"},
@@ -170,8 +272,8 @@ def test_nobody_gets_in_without_a_key_and_a_key_taken_back_opens_nothing(site: D
         assert site.get(path).headers["Location"].startswith("/login?to=")
     wrong = site.get("/login", None, b"key=erika")
     assert (wrong.status, b"erika" in wrong.body) == (401, False)
-    foreign = {"Origin": "https://evil.example"}
-    assert site.get("/login", None, b"key=x", **foreign).status == 403
+    for foreign in ("https://evil.example", "https://[evil"):
+        assert site.get("/login", None, b"key=x", Origin=foreign).status == 403
     assert site.get("/login", None, b"key=x", **{"Sec-Fetch-Site": "cross-site"}).status == 403
     away = urllib.parse.urlencode({"key": site.key(), "to": "//evil.example/"}).encode()
     assert site.get("/login", None, away).headers["Location"] == "/"
@@ -185,6 +287,20 @@ def test_nobody_gets_in_without_a_key_and_a_key_taken_back_opens_nothing(site: D
     assert site.get("/mailings", None, None, **cookie).status == 303
     sql = "SELECT * FROM readers"
     assert key.split("_", 2)[2] not in str(site.lock.rows(Store.ANALYTICS, sql, Role.OPERATOR))
+
+
+def test_a_form_that_cannot_be_read_is_no_fault_of_ours(site: Dashboard) -> None:
+    form = "application/x-www-form-urlencoded"
+    for kind in (
+        "multipart/form-data",
+        f"{form}; charset=nonsense",
+        f"{form}; charset=base64",
+        f"{form}; charset=utf-8",
+    ):
+        answer = site.get("/login", None, b"key=erika%FF\xff", **{"Content-Type": kind})
+        assert answer.status == 400, kind
+        assert b"erika" not in answer.body
+    assert "Traceback" not in printed(site)
 
 
 def test_pages_are_fresh_guarded_and_in_two_languages(site: Dashboard) -> None:
@@ -213,7 +329,10 @@ def test_pages_are_fresh_guarded_and_in_two_languages(site: Dashboard) -> None:
 def test_a_csv_is_what_the_page_shows_and_no_cell_is_carried_out(site: Dashboard) -> None:
     cookie = login(site, site.key())
     rows = list(csv.DictReader(io.StringIO(site.get("/mailings.csv", None, None, **cookie).body.decode())))
-    assert {row["mailing"] for row in rows} == {*MAILINGS[:5], "'=cmd()"}
+    assert {_harmless(f"{cell}SUM(1)") for cell in ("=", "\uff1d", "\uff0b", "\uff0d", "\uff20")} == {
+        f"'{cell}SUM(1)" for cell in ("=", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+    }
+    assert {row["mailing"] for row in rows} == {*MAILINGS[:5], f"'{MAILINGS[5]}"}
     listed = {one["mailing"]: one for one in site.get(f"{API}/mailings", site.key()).json["mailings"]}
     spring = next(row for row in rows if row["mailing"] == "spring")
     assert int(spring["open_human_recipients"]) == listed["spring"]["opened"]["recipients"]
@@ -226,7 +345,10 @@ def test_a_csv_is_what_the_page_shows_and_no_cell_is_carried_out(site: Dashboard
 def test_the_description_is_openapi_and_true(site: Dashboard) -> None:
     description = site.get(f"{API}/openapi.json").json
     validate(description)
-    assert site.get("/api").status == 200
+    page = site.get("/api").body.decode()
+    assert "<code>next</code>" in page
+    assert "&lt;code" not in page
+    assert f"{site.address}{API}/mailings" in page  # nobody has set dashboard_url
     assert (site.get("/ready").status, site.get("/about").status) == (200, 200)
     for path, of in description["paths"].items():
         assert site.get(API + path.replace("{mailing}", "spring"), site.key("acme", "privacy")).status == 200, path
@@ -237,6 +359,8 @@ def test_many_wrong_keys_have_to_wait(site: Dashboard) -> None:
     answers = [site.get(f"{API}/me", f"schleuse_{n:012x}_" + "A" * 43) for n in range(30)]
     assert {answer.status for answer in answers} == {401, 429}
     assert int(answers[-1].headers["Retry-After"]) >= 1
+    unread = site.get("/login", None, b"key", **{"Content-Type": "multipart/form-data"})
+    assert unread.status == 429  # what cannot be read counts as a wrong key
     assert site.get(f"{API}/me", site.key()).status == 200  # whoever has a key does not wait for them
 
 
@@ -253,3 +377,32 @@ def test_no_address_is_anywhere_in_what_is_served_or_logged(site: Dashboard) -> 
         assert text not in printed, spelling
     for key in keys.values():
         assert key.encode() not in printed
+
+
+def test_a_port_that_is_taken_and_an_address_of_another_machine_are_told_apart(site: Dashboard) -> None:
+    port = str(urllib.parse.urlsplit(site.address).port)
+    for name, value, says in (
+        ("DASHBOARD_PORT", port, f"dashboard_port: {port} at 127.0.0.1 is in use"),
+        ("DASHBOARD_HOST", "192.0.2.1", "dashboard_host: 192.0.2.1 cannot be listened at"),
+    ):
+        site.lock.environment[f"SCHLEUSE_{name}"] = value
+        try:
+            refused = site.lock.run("dashboard", check=False)
+        finally:
+            del site.lock.environment[f"SCHLEUSE_{name}"]
+        assert refused.returncode == 1
+        assert says in refused.stderr
+
+
+def test_a_store_that_hangs_is_told_while_a_probe_still_listens(site: Dashboard) -> None:
+    assert site.get("/ready").body == b"ok\n"
+    with hanging(site):
+        for _ in range(3):
+            began = time.monotonic()
+            answer = site.get("/ready")
+            assert time.monotonic() - began < 5
+            assert (answer.status, answer.body) == (503, b"the store does not answer\n")
+            assert answer.headers["Content-Type"].startswith("text/plain")
+            assert answer.headers["Retry-After"]
+        assert site.get("/health").status == 200
+    site.lock.until(lambda: site.get("/ready").status == 200, what="the store")
