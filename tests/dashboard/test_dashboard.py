@@ -19,6 +19,7 @@ from openapi_spec_validator import validate
 
 from aggregates.steps import HOURS
 from streams.dashboard.pages import _harmless
+from streams.dashboard.site import EDITION_SECONDS
 from streams.stores import Role, Store
 from tests.dashboard.served import CANARY, CLICKED, HERO, MAILINGS, OPENED, Answer, Dashboard, served
 from tests.promises.p2.canaries import encodings
@@ -397,6 +398,7 @@ def test_a_port_that_is_taken_and_an_address_of_another_machine_are_told_apart(s
 def test_a_store_that_hangs_is_told_while_a_probe_still_listens(site: Dashboard) -> None:
     assert site.get("/ready").body == b"ok\n"
     with hanging(site):
+        time.sleep(EDITION_SECONDS)  # for so long an answer is remembered
         for _ in range(3):
             began = time.monotonic()
             answer = site.get("/ready")
