@@ -56,6 +56,8 @@ def _plan(now_ms: int, window: closing.Window) -> list[str]:
         lines.append(f"its closing was asked for at {_time(window.asked_ms)}")
     else:
         lines.append("by itself it closes when nothing has come for it for a day after that (schleuse rights)")
+    if window.unpublished:
+        lines.append("not all of its figures are published: it waits for them, a week at most; closed now, no more come")
     lines.append("closed, its recipients are figures only, and whatever comes for it is rejected as late")
     return lines
 

@@ -425,6 +425,8 @@ def test_a_mailing_closes_after_its_figures_and_none_is_drawn_after_its_closing(
             closings.run_once(desk, quiet_ms=0)
         (waits,) = [one for one in closings.windows(desk)[1] if one.mailing[1] == "waits"]
         assert (waits.unpublished, waits.quiet_since_ms, waits.asked_ms) == (True, None, None)
+        refused = lock.run("close", "--tenant", "acme", "--mailing", "waits", check=False)
+        assert "not all of its figures are published" in refused.stdout
         until_published(lock, publisher, "waits", 39)
         until_closed(lock, desk, "waits")
 
