@@ -57,7 +57,7 @@ def _plan(now_ms: int, window: closing.Window) -> list[str]:
     else:
         lines.append("by itself it closes when nothing has come for it for a day after that (schleuse rights)")
     if window.unpublished:
-        lines.append("not all of its figures are published: it waits for them, a week at most; closed now, no more come")
+        lines.append("not all of its figures are published: it waits for them, a week at most; closed now, none follow")
     lines.append("closed, its recipients are figures only, and whatever comes for it is rejected as late")
     return lines
 
