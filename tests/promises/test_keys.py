@@ -58,7 +58,9 @@ def cells(lock: Lock) -> dict[tuple[Any, ...], tuple[int, int]]:
 
 
 def receipts(lock: Lock) -> list[Any]:
-    return [one["removed"] for record in lock.consume("tracking.receipts") if (one := json.loads(record.value))]
+    """What went by each of this tenant's receipts; those of access have nothing that went."""
+    told = [json.loads(record.value) for record in lock.consume("tracking.receipts")]
+    return [one["removed"] for one in told if one["tenant"] == TENANT and one["kind"] != "access"]
 
 
 def keys(lock: Lock, *command: str, code: int = 0) -> str:
