@@ -35,36 +35,36 @@ def lock(stack: Stack) -> Iterator[Lock]:
 def test_a_migration_that_was_cut_off_goes_on_and_one_that_changed_is_refused(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut off after any statement, with its note written or not, and begun again: every table is there once."""
+    """Cut off after any statement, its note written or not in turns, and begun again: every table is there once."""
     settings = load(stack.settings_file, {})
     whole = migrate.files(Store.IDENTITY)
     count = sum(len(one.statements) for one in whole)
-    for noted in (True, False):
-        for statement in range(count):
-            admin = connect(settings, Store.IDENTITY, Role.MIGRATIONS)
-            for (name,) in admin.rows("t", "SELECT name FROM system.tables WHERE database = 'identity'"):
-                admin.do("t", f"DROP TABLE identity.{name} SYNC")
-            admin.close()
-            migrations = migrate.Migrations(settings, Store.IDENTITY)
-            done: list[int] = []
-            note = migrations._note
+    for statement in range(count):
+        noted = statement % 2 == 0
+        admin = connect(settings, Store.IDENTITY, Role.MIGRATIONS)
+        for (name,) in admin.rows("t", "SELECT name FROM system.tables WHERE database = 'identity'"):
+            admin.do("t", f"DROP TABLE identity.{name} SYNC")
+        admin.close()
+        migrations = migrate.Migrations(settings, Store.IDENTITY)
+        done: list[int] = []
+        note = migrations._note
 
-            def cut(migration: Any, at: int, done: list[int] = done, note: Any = note) -> None:
-                if at > 0 and len(done) == statement:  # noqa: B023  called before the loop goes on
-                    if noted:  # noqa: B023  as above
-                        note(migration, at)
-                    raise KeyboardInterrupt
-                note(migration, at)
-                done.extend([at] if at else [])
+        def cut(migration: Any, at: int, done: list[int] = done, note: Any = note) -> None:
+            if at > 0 and len(done) == statement:  # noqa: B023  called before the loop goes on
+                if noted:  # noqa: B023  as above
+                    note(migration, at)
+                raise KeyboardInterrupt
+            note(migration, at)
+            done.extend([at] if at else [])
 
-            monkeypatch.setattr(migrations, "_note", cut)
-            with pytest.raises(KeyboardInterrupt):
-                migrations.apply(migrations.pending(), lambda _: None)
-            migrations.close()
-            again = migrate.Migrations(settings, Store.IDENTITY)
-            again.apply(again.pending(), lambda _: None)
-            assert again.pending() == []
-            again.close()
+        monkeypatch.setattr(migrations, "_note", cut)
+        with pytest.raises(KeyboardInterrupt):
+            migrations.apply(migrations.pending(), lambda _: None)
+        migrations.close()
+        again = migrate.Migrations(settings, Store.IDENTITY)
+        again.apply(again.pending(), lambda _: None)
+        assert again.pending() == []
+        again.close()
     changed = [migrate.Migration(one.number, one.name, "another", one.statements) for one in whole]
     monkeypatch.setattr(migrate, "files", lambda _: changed)
     refusing = migrate.Migrations(settings, Store.IDENTITY)
