@@ -24,6 +24,16 @@ def kafka_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield started
 
 
+LONGEST = ("test_p6_exactly_once.py", "test_p6_stores_misbehave.py", "test_p5_erasure.py")
+"""Files that take minutes: they are begun first, so that nobody waits for one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `-n`: a file stays in one process, and so do files that share what takes a minute to collect."""

@@ -43,7 +43,7 @@ from tests.seed import seed
 
 pytestmark = pytest.mark.stack
 
-EVENTS_TOLD = 75_000
+EVENTS_TOLD = 100_000
 BATCH_ROWS = 1_500  # small claims, so that there are many for a kill to hit
 SLICE, AHEAD = 700, 6_000  # messages sent at a time; events sent ahead of what is claimed
 # Kill one worker; both; one, and what was started in its place while it joins or loads; stall one for so long.
