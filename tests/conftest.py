@@ -24,7 +24,7 @@ def kafka_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield started
 
 
-LONGEST = ("test_p6_exactly_once.py", "test_p6_stores_misbehave.py", "test_p5_erasure.py")
+LONGEST = ("test_p6_exactly_once.py", "test_p6_stores_misbehave.py", "test_p5_erasure.py", "test_p7_attack.py")
 """Files that take minutes: they are begun first, so that nobody waits for one of them at the end."""
 
 

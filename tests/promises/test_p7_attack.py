@@ -32,7 +32,7 @@ from tests.lock import Lock
 
 pytestmark = pytest.mark.stack
 TRIES, SMALL_TRIES, FEW = 1_000, 60, 20
-WITHOUT_NOISE = 60
+WITHOUT_NOISE = 40
 
 
 @pytest.fixture(scope="module")
