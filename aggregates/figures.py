@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Final
 
 from aggregates.continual import factor
@@ -25,6 +26,13 @@ from aggregates.steps import HOURS
 RHO: Final = 0.1
 """The budget of one mailing, in zero-concentrated differential privacy (Bun, Steinke 2016), for all figures
 together."""
+
+
+def right_at_most(rho: float) -> float:
+    """How often the best test of whether one recipient acted is right, at most, at equal odds (Neyman, Pearson 1933, of
+    two Gaussians; docs/publishing.md)."""
+    return NormalDist().cdf(math.sqrt(2 * rho) / 2)
+
 
 EVERY: Final = tuple(range(len(HOURS)))
 SLOW: Final = tuple(HOURS.index(hour) for hour in (1, 3, 6, 12, 24, 48, 72, 168, 336, 720))

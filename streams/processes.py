@@ -24,6 +24,12 @@ def once(config: Path, *command: str, environment: Mapping[str, str] | None = No
         raise SchleuseError(f"schleuse {' '.join(command)} failed: {(done.stderr or done.stdout).strip()}")
 
 
+def set_up(config: Path, environment: Mapping[str, str] | None = None) -> None:
+    """Make topics and tables, and put the tenants file in force. Raises SchleuseError."""
+    for command in (["topics"], ["migrate"], ["tenants", "apply", "--yes"]):
+        once(config, *command, environment=environment)
+
+
 @contextmanager
 def running(
     config: Path, command: str, log: Path, environment: Mapping[str, str], apart: bool = False

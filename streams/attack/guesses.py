@@ -10,20 +10,19 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aggregates.continual import Floats, totals
-from aggregates.figures import FIGURES, RHO, Figure
+from aggregates.figures import FIGURES, RHO, Figure, right_at_most
 from streams.attack.likelihood import cells, deviation, score, undone
 from streams.attack.play import Kept, Said
 from streams.attack.surfaces import TOTALS
 from streams.attack.tries import CROWD, SMALL, STAGES, Try, drawn
 
-BOUND: Final = NormalDist().cdf(math.sqrt(2 * RHO) / 2)
+BOUND: Final = right_at_most(RHO)
 """How often the best test is right, at most (docs/publishing.md)."""
 STANDARD_ERRORS: Final = 4.0
 """By so many a rate may exceed the bound by chance."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import re
@@ -12,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.errors import SchleuseError
-from streams.processes import once, running
+from streams.processes import running, set_up
 
 if TYPE_CHECKING:
     from streams.attack.guesses import Report
@@ -61,7 +60,7 @@ def attack(ctx: click.Context, tries: int, seed: int, thorough: bool, file: bool
     console = Console(stderr=True)
     from streams.reports import file_report  # noqa: PLC0415
 
-    with _operator(ctx) if file else contextlib.nullcontext() as operator:  # before minutes are spent
+    with closing(_operator(ctx)) if file else nullcontext() as operator:  # before minutes are spent
         began = time.monotonic()
         few = tries if thorough else max(100, tries // 4)
         report = _play(
@@ -80,16 +79,11 @@ def attack(ctx: click.Context, tries: int, seed: int, thorough: bool, file: bool
         sys.exit(1)
 
 
-@contextmanager
-def _operator(ctx: click.Context) -> Iterator[StoreClient]:
+def _operator(ctx: click.Context) -> StoreClient:
     from streams.settings import load  # noqa: PLC0415
     from streams.stores import Role, Store, connect  # noqa: PLC0415
 
-    store = connect(load(ctx.find_root().params["config"]), Store.ANALYTICS, Role.OPERATOR, connections=1)
-    try:
-        yield store
-    finally:
-        store.close()
+    return connect(load(ctx.find_root().params["config"]), Store.ANALYTICS, Role.OPERATOR, connections=1)
 
 
 # --- a system of its own ---
@@ -111,8 +105,7 @@ def _play(tries: int, few: int, seed: int, said: Callable[[str], object]) -> Rep
         (directory / "tenants.toml").write_text(TENANTS)
         config = stack.settings_file
         environment = clean(os.environ)
-        for command in (["topics"], ["migrate"], ["tenants", "apply", "--yes"]):
-            once(config, *command, environment=environment)
+        set_up(config, environment)
         settings = settings_module.load(config, environment)
         worker = open_.enter_context(running(config, "worker", directory / "logs" / "worker.log", environment))
         url = open_.enter_context(dashboard(config, environment, directory / "logs" / "dashboard.log"))
@@ -154,12 +147,9 @@ def keys(settings: Settings) -> dict[str, str]:
     from streams.dashboard.readers import ReaderRole, let_in  # noqa: PLC0415
     from streams.stores import Role, Store, connect  # noqa: PLC0415
 
-    operator = connect(settings, Store.ANALYTICS, Role.OPERATOR, connections=1)
-    try:
+    with closing(connect(settings, Store.ANALYTICS, Role.OPERATOR, connections=1)) as operator:
         until = time.time_ns() // 1_000_000 + 86_400_000
         return {tenant: let_in(operator, tenant, ReaderRole.ANALYST, "attack", until) for tenant in (CROWD, SMALL)}
-    finally:
-        operator.close()
 
 
 def show(report: Report, console: Console) -> None:

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from streams.errors import SchleuseError, SettingsError
-from streams.processes import once, running
+from streams.processes import running, set_up
 
 if TYPE_CHECKING:
     from deploy.embedded.stack import Stack
@@ -97,8 +97,7 @@ def _play(
         story = plan(events, seed, int(time.time() * 1000))
         (directory / "tenants.toml").write_text(story.tenants_toml)
         settings = settings_module.load(stack.settings_file)
-        for command in (["topics"], ["migrate"], ["tenants", "apply", "--yes"]):
-            once(stack.settings_file, *command)
+        set_up(stack.settings_file)
         ready = time.monotonic()
         environment = {**os.environ, "SCHLEUSE_HTTP_PORT": "0"}  # the usual port may be another worker's
         with running(stack.settings_file, "worker", directory / "logs" / "worker.log", environment) as worker:

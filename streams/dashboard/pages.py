@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, wraps
 from importlib import resources
-from statistics import NormalDist
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -23,7 +22,7 @@ import jinja2
 import markupsafe
 from aiohttp import web
 
-from aggregates.figures import RHO
+from aggregates.figures import RHO, right_at_most
 from aggregates.reading import Reading
 from pseudonymizer.consent import Mode
 from streams.dashboard import api, figures, openapi, shapes
@@ -366,8 +365,8 @@ async def _about(request: web.Request) -> web.StreamResponse:
     site, reader = request.app[SITE], await _anybody(request)
     spent = await site.published(proof.spent, reader.tenant) if reader else {}
     rho = max(spent.values(), default=RHO)
-    right = NormalDist().cdf((2 * rho) ** 0.5 / 2)  # of the best test, by Neyman and Pearson: docs/publishing.md
-    return _render(request, "about", reader, bound=str(math.ceil(100 * right - 1e-6)), usual=not spent)
+    bound = str(math.ceil(100 * right_at_most(rho) - 1e-6))
+    return _render(request, "about", reader, bound=bound, usual=not spent)
 
 
 async def _api(request: web.Request) -> web.StreamResponse:

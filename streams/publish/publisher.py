@@ -393,7 +393,7 @@ def _name(figure: Figure) -> tuple[str, str, str]:
 def _read(drawn: Drawn, sent: int, batch: int) -> list[tuple[Any, ...]]:
     """What a batch publishes of a mailing: from what was measured up to its steps, and what was declared."""
     measurements = {figure: np.array(of) for figure, of in drawn.measured.items()}
-    steps = [step for step, by in drawn.batches.items() if by == batch]
+    steps = {step for step, by in drawn.batches.items() if by == batch}
     rows: list[tuple[Any, ...]] = []
     for (figure, value), cell in shown(measurements, sent, drawn.links, drawn.budget, min(steps)).items():
         values = figure.values(drawn.links)
