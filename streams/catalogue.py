@@ -663,6 +663,7 @@ TABLES: tuple[Place, ...] = (
             ("mailing", NO, "which mailing"),
             ("step", NO, "which step after sending"),
             ("hours", NO, "how many hours after sending"),
+            ("last_hours", NO, "how many hours after sending the last step is"),
             ("kind", NO, "open or click"),
             ("dimension", NO, "all, link or device"),
             ("value", NO, "which link or device"),

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from deploy import tied
 from streams.errors import SchleuseError
 
 DRAIN_SECONDS: Final = 30
@@ -36,7 +37,8 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A command that runs for as long as the context does; what it prints is added to `log`.
 
-    `apart`: a Ctrl-C at the terminal does not reach it, so that whoever started it ends it in order.
+    It ends with this process, also when that is killed (Linux). `apart`: a Ctrl-C at the terminal does not reach it, so
+    that whoever started it ends it in order. The thread that enters must not end before the context does.
     """
     with log.open("ab") as written:
         process = subprocess.Popen(
@@ -45,6 +47,7 @@ def running(
             stderr=subprocess.STDOUT,
             env=dict(environment),
             start_new_session=apart,
+            preexec_fn=tied.to_this_process(),  # noqa: PLW1509  two system calls, no lock
         )
     try:
         yield process

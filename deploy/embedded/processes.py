@@ -6,7 +6,6 @@ is only ever signalled while both agree.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -16,10 +15,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
-_SET_PDEATHSIG: Final = 1  # prctl(2)
-_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
+from deploy import tied
 
 
 class StackError(Exception):
@@ -87,7 +84,7 @@ class Keeper:
                     stderr=out,
                     env={**os.environ, **part.environment},
                     start_new_session=True,  # Ctrl-C is for us, and we end them in order
-                    preexec_fn=_tie_to(os.getpid()) if self._tied else None,  # noqa: PLW1509  two system calls, no lock
+                    preexec_fn=tied.to_this_process() if self._tied else None,  # noqa: PLW1509  two system calls, no lock
                 )
             except OSError as error:
                 raise StackError(f"{part.name} cannot be started: {error.strerror}") from None
@@ -128,13 +125,3 @@ class Keeper:
             os.kill(pid, signal.SIGKILL)
             while self.pid(name) is not None:
                 time.sleep(0.01)
-
-
-def _tie_to(parent: int) -> Callable[[], None]:
-    def tie() -> None:
-        if _LIBC is not None:
-            _LIBC.prctl(_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it ended before we asked
-                os._exit(1)
-
-    return tie

@@ -31,7 +31,7 @@ class Mailing:
 
     `recipients`: to how many it was sent, as declared; 0: not known. `totals`: kind, actor -> the newest figure, where
     there is one. `hours`: after sending, of the newest step that is published; 0: none is. `slow_hours`: the same of
-    links, devices and machines, which have fewer steps.
+    links, devices and machines, which have fewer steps. `last_hours`: of the last step that there will be.
     """
 
     mailing: str
@@ -41,14 +41,33 @@ class Mailing:
     links: dict[str, str]
     hours: int
     slow_hours: int
+    last_hours: int
     published_ms: int
     totals: dict[tuple[str, str], Reading]
 
     @property
     def next_ms(self) -> int | None:
         """When the next step is due at the earliest; None after the last."""
-        later = [hours for hours in HOURS if hours > self.hours]
+        later = [hours for hours in HOURS if self.hours < hours <= self.last_hours]
         return self.sent_ms + later[0] * HOUR_MS if later else None
+
+
+class Reached(NamedTuple):
+    """How far a mailing is published, as the fields of `Mailing` say."""
+
+    hours: int = 0
+    slow_hours: int = 0
+    last_hours: int = HOURS[-1]
+    published_ms: int = 0
+
+    def further(self, hours: int, last_hours: int, at_ms: int, slow: bool) -> Reached:
+        """With one more figure. `slow`: of a link, a device, or machines."""
+        return Reached(
+            max(hours, self.hours),
+            max(hours * slow, self.slow_hours),
+            last_hours if hours >= self.hours else self.last_hours,
+            max(at_ms, self.published_ms),
+        )
 
 
 class Page(NamedTuple):
@@ -133,7 +152,8 @@ _DECLARED: Final = (
     "WHERE tenant = {tenant:String}"
 )
 _TOTALS: Final = (
-    "SELECT mailing, toString(kind), toString(actor), max(hours), toUnixTimestamp64Milli(max(at)), "
+    "SELECT mailing, toString(kind), toString(actor), max(hours), argMax(last_hours, step), "
+    "toUnixTimestamp64Milli(max(at)), "
     "argMax(recipients, step), argMax(margin, step), argMax(too_few, step), argMax(sent, step) FROM published "
     "WHERE tenant = {tenant:String} AND mailing IN {mailings:Array(String)} AND dimension = 'all' "
     "GROUP BY mailing, kind, actor"
@@ -173,20 +193,17 @@ def mailings(
 
 def _with_totals(store: StoreClient, tenant: str, found: Sequence[Sequence[Any]]) -> list[Mailing]:
     totals: dict[str, dict[tuple[str, str], Reading]] = {}
-    reached: dict[str, tuple[int, int, int]] = {}
+    reached: dict[str, Reached] = {}
     if found:
         names = {"tenant": tenant, "mailings": [row[0] for row in found]}
-        for mailing, kind, actor, hours, at, *figure in store.rows("reading figures", _TOTALS, names):
+        for mailing, kind, actor, hours, last_hours, at, *figure in store.rows("reading figures", _TOTALS, names):
             totals.setdefault(mailing, {})[kind, actor] = _reading(*figure)
-            reached[mailing] = _further(reached.get(mailing, (0, 0, 0)), hours, actor == "machine", at)
+            before = reached.get(mailing, Reached())
+            reached[mailing] = before.further(hours, last_hours, at, actor == "machine")
     return [
-        Mailing(mailing, name, sent_ms, people, dict(links), *reached.get(mailing, (0, 0, 0)), totals.get(mailing, {}))
+        Mailing(mailing, name, sent_ms, people, dict(links), *reached.get(mailing, Reached()), totals.get(mailing, {}))
         for mailing, name, sent_ms, people, links in found
     ]
-
-
-def _further(before: tuple[int, int, int], hours: int, slow: bool, at: int) -> tuple[int, int, int]:
-    return max(hours, before[0]), max(hours * slow, before[1]), max(at, before[2])
 
 
 # --- one mailing ---
@@ -199,10 +216,10 @@ def history(store: StoreClient, tenant: str, mailing: str) -> History | None:
     cells: dict[Cell, list[tuple[int, Reading]]] = {}
     spent: dict[tuple[str, str, str], float] = {}
     totals: dict[tuple[str, str], Reading] = {}
-    reached = (0, 0, 0)
-    for hours, kind, dimension, value, actor, rho, at, *figure in store.rows(
+    reached = Reached()
+    for hours, last_hours, kind, dimension, value, actor, rho, at, *figure in store.rows(
         "reading figures",
-        "SELECT hours, toString(kind), toString(dimension), toString(value), toString(actor), rho, "
+        "SELECT hours, last_hours, toString(kind), toString(dimension), toString(value), toString(actor), rho, "
         "toUnixTimestamp64Milli(at), recipients, margin, too_few, sent FROM published "
         "WHERE tenant = {tenant:String} AND mailing = {mailing:String} ORDER BY step",
         named,
@@ -210,7 +227,7 @@ def history(store: StoreClient, tenant: str, mailing: str) -> History | None:
         reading = _reading(*figure)
         cells.setdefault((kind, dimension, value, actor), []).append((hours, reading))
         spent[kind, dimension, actor] = rho
-        reached = _further(reached, hours, dimension != "all" or actor == "machine", at)
+        reached = reached.further(hours, last_hours, at, dimension != "all" or actor == "machine")
         if dimension == "all":
             totals[kind, actor] = reading
     if not found:
@@ -254,12 +271,13 @@ def usual(store: StoreClient, tenant: str, mailing: str, hours: int) -> dict[str
 
 _MONTHS: Final = """
 SELECT toStartOfMonth(fromUnixTimestamp64Milli(sent_ms, 'UTC')) AS month, toString(kind), toString(dimension),
-    toString(value), uniqExact(mailing), uniqExactIf(mailing, reached < {last:UInt8}), sum(newest),
+    toString(value), uniqExact(mailing), uniqExactIf(mailing, reached < until), sum(newest),
     sqrt(sum(squared)), sum(people)
 FROM
 (
     SELECT mailing, kind, dimension, value, argMax(total, step) AS newest,
-        pow(argMax(deviation, step), 2) AS squared, argMax(sent, step) AS people, max(step) AS reached
+        pow(argMax(deviation, step), 2) AS squared, argMax(sent, step) AS people, max(hours) AS reached,
+        argMax(last_hours, step) AS until
     FROM published
     WHERE tenant = {tenant:String} AND actor = 'human' AND dimension IN ('all', 'device') AND sent > 0
     GROUP BY mailing, kind, dimension, value
@@ -277,7 +295,7 @@ def months(store: StoreClient, tenant: str) -> list[Month]:
     """Month by month, what all of a tenant's mailings with figures come to; the first month first."""
     found: dict[datetime.date, Month] = {}
     for month, kind, dimension, value, count, unfinished, total, deviation, sent in store.rows(
-        "reading months", _MONTHS, {"tenant": tenant, "last": len(HOURS) - 1}
+        "reading months", _MONTHS, {"tenant": tenant}
     ):
         recipients, margin = together(total, deviation, sent)
         reading = _reading(recipients, margin, recipients <= margin, sent)

@@ -76,6 +76,7 @@ _PUBLISHED: Final = pa.schema(
         "mailing": pa.string(),
         "step": pa.uint8(),
         "hours": pa.uint16(),
+        "last_hours": pa.uint16(),
         "kind": pa.string(),
         "dimension": pa.string(),
         "value": pa.string(),
@@ -299,7 +300,7 @@ class Publisher:
     def _show(self) -> int:
         """Rule 2: all batches that are not published, in their order, another's too. How many mailings have something
         new to read."""
-        told = 0
+        told, tenants = 0, in_force(self._store)
         for (batch,) in self._store.rows(
             "reading which batches are not published",
             "SELECT DISTINCT batch FROM draws WHERE batch NOT IN (SELECT batch FROM published) ORDER BY batch",
@@ -310,7 +311,7 @@ class Publisher:
             rows = [
                 (*mailing, *row, batch, deadline)
                 for mailing, of in drawn.items()
-                for row in _read(of, said[mailing].recipients, batch)
+                for row in _read(of, said[mailing].recipients, batch, window_of(tenants.get(mailing[0])))
             ]
             if rows:  # else another has shown it, and tidied it away
                 self._store.insert("publishing", "published", arrow(rows, _PUBLISHED), f"published:{batch}")
@@ -390,11 +391,13 @@ def _name(figure: Figure) -> tuple[str, str, str]:
     return figure.kind, figure.dimension, str(figure.actor)
 
 
-def _read(drawn: Drawn, sent: int, batch: int) -> list[tuple[Any, ...]]:
-    """What a batch publishes of a mailing: from what was measured up to its steps, and what was declared."""
+def _read(drawn: Drawn, sent: int, batch: int, window: int) -> list[tuple[Any, ...]]:
+    """What a batch publishes of a mailing: from what was measured up to its steps, and what was declared. `window`: in
+    days."""
     measurements = {figure: np.array(of) for figure, of in drawn.measured.items()}
     steps = {step for step, by in drawn.batches.items() if by == batch}
     rows: list[tuple[Any, ...]] = []
+    last_hours = HOURS[steps_within(window) - 1]
     for (figure, value), cell in shown(measurements, sent, drawn.links, drawn.budget, min(steps)).items():
         values = figure.values(drawn.links)
         sigma, rho = figure.sigma(len(values), drawn.budget), figure.share * drawn.budget
@@ -402,7 +405,7 @@ def _read(drawn: Drawn, sent: int, batch: int) -> list[tuple[Any, ...]]:
         known = measurements[figure][:, values.index(value)].tolist()
         for one, noisy in zip(cell, known[len(known) - len(cell) :], strict=True):
             if one.step in steps:
-                what = (one.step, HOURS[one.step], kind, dimension, value, actor)
+                what = (one.step, HOURS[one.step], last_hours, kind, dimension, value, actor)
                 of_one = one.recipients, one.margin, one.too_few, sent, noisy, one.total, one.deviation
                 rows.append((*what, *of_one, sigma, rho))
     return rows

