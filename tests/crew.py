@@ -10,9 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
 
-from streams.stores import Role, Store, StoreClient, connect
 from tests.lock import Lock, WorkerProcess
 
 
@@ -65,39 +63,6 @@ class Crew:
         self.stalled += 1
         time.sleep(seconds)
         process.send_signal(signal.SIGCONT)
-
-
-class Reader:
-    """Reads the stores again and again through logins that it keeps; `rows` is as Lock.rows. A context manager."""
-
-    def __init__(self, lock: Lock) -> None:
-        self._lock = lock
-        self._clients: dict[tuple[Store, Role], StoreClient] = {}
-        self._making = threading.Lock()
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for client in self._clients.values():
-            client.close()
-
-    def rows(self, store: Store, sql: str, role: Role = Role.RIGHTS) -> Sequence[Sequence[Any]]:
-        """A SELECT under a role."""
-        with self._making:
-            client = self._clients.get((store, role))
-            if client is None:
-                client = self._clients[store, role] = connect(self._lock.settings, store, role)
-        return client.rows("a test reading", sql)
-
-    def claimed_events(self) -> int:
-        """How many events they name."""
-        sql = "SELECT sum(last + 1 - first) FROM claims WHERE kind = 'events'"
-        return int(self.rows(Store.ANALYTICS, sql, Role.OPERATOR)[0][0])
-
-    def reach(self, events: int, seconds: float = 300) -> None:
-        """Wait until so many events are claimed."""
-        self._lock.until(lambda: self.claimed_events() >= events, seconds, f"{events:,} events to be claimed")
 
 
 def carried_out_again(workers: Sequence[WorkerProcess]) -> list[str]:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,10 +22,11 @@ from kafka import KafkaConsumer, TopicPartition
 from deploy.embedded.stack import Stack
 from streams import settings as settings_module
 from streams.demo.send import send
+from streams.errors import StoreUnavailable
 from streams.partitioner import message_key
 from streams.rights.desk import Desk
 from streams.status import status
-from streams.stores import Role, Store, connect
+from streams.stores import Role, Store, StoreClient, connect
 from streams.totals import Total, totals
 
 TENANTS = """
@@ -137,6 +139,8 @@ class Lock:
         (stack.directory / "tenants.toml").write_text(tenants)
         self.workers: list[WorkerProcess] = []
         self.sent: dict[str, int] = {}
+        self._logins: dict[tuple[Store, Role], StoreClient] = {}
+        self._logging_in = threading.Lock()
 
     def __enter__(self) -> Lock:
         self.run("topics")
@@ -149,6 +153,8 @@ class Lock:
             if worker.process.poll() is None:
                 worker.process.kill()
                 worker.process.wait(10)
+        for login in self._logins.values():
+            login.close()
 
     def run(self, *command: str, check: bool = True, given: bytes | None = None) -> subprocess.CompletedProcess[str]:
         """One schleuse command as a process of its own."""
@@ -203,12 +209,15 @@ class Lock:
     def settle(self, received: int | None = None, changes: int | None = None, seconds: float = 60) -> dict[str, Any]:
         """Wait until all events sent so far (or `received`) and so many changes have been carried out."""
         want = self.sent.get("tracking.events", 0) if received is None else received
+        came = "SELECT sum(events) FROM outcomes WHERE outcome = 'received'"
 
-        def there() -> dict[str, Any] | None:
-            said = self.status()
-            return said if said["received"] >= want and (changes is None or self.changes() >= changes) else None
+        def there() -> bool:
+            if self.rows(Store.ANALYTICS, came, Role.OPERATOR)[0][0] < want:
+                return False
+            return changes is None or self.changes() >= changes
 
-        return self.until(there, seconds, "events or changes to be carried out")
+        self.until(there, seconds, "events or changes to be carried out")
+        return self.status()
 
     def until(self, there: Callable[[], Any], seconds: float = 60, what: str = "it") -> Any:
         """Wait for something to be true; fails with what the workers printed last."""
@@ -223,16 +232,33 @@ class Lock:
 
     def totals(self) -> dict[tuple[Any, ...], tuple[int, int]]:
         """(tenant, mailing, kind, link, actor) -> (events, recipients)."""
-        lines: list[Total] = totals(connect(self.settings, Store.ANALYTICS, Role.OPERATOR))
+        lines: list[Total] = totals(self._login(Store.ANALYTICS, Role.OPERATOR))
         return {tuple(line[:5]): (line.events, line.recipients) for line in lines}
 
     def rows(self, store: Store, sql: str, role: Role = Role.RIGHTS) -> Sequence[Sequence[Any]]:
         """A SELECT under a role."""
-        client = connect(self.settings, store, role)
         try:
-            return client.rows("a test reading", sql)
-        finally:
-            client.close()
+            return self._login(store, role).rows("a test reading", sql)
+        except StoreUnavailable:  # it may have been away since the login
+            with self._logging_in:
+                self._logins.pop((store, role), None)
+            return self._login(store, role).rows("a test reading", sql)
+
+    def _login(self, store: Store, role: Role) -> StoreClient:
+        """One that is kept: to log in costs more than most questions, and tests ask again and again."""
+        with self._logging_in:
+            if (store, role) not in self._logins:
+                self._logins[store, role] = connect(self.settings, store, role)
+            return self._logins[store, role]
+
+    def claimed_events(self) -> int:
+        """How many events the claims name."""
+        sql = "SELECT sum(last + 1 - first) FROM claims WHERE kind = 'events'"
+        return int(self.rows(Store.ANALYTICS, sql, Role.OPERATOR)[0][0])
+
+    def reach(self, events: int, seconds: float = 300) -> None:
+        """Wait until so many events are claimed."""
+        self.until(lambda: self.claimed_events() >= events, seconds, f"{events:,} events to be claimed")
 
     def consume(self, topic: str) -> list[Any]:
         """All records of a topic, from its beginning."""

@@ -22,7 +22,7 @@ from deploy.embedded.stack import Stack
 from streams.broker import admin
 from streams.topics import CHANGES, EVENTS, PREFERENCES, REQUESTS
 from tests import story as told
-from tests.crew import Crew, Reader, carried_out_again, instants
+from tests.crew import Crew, carried_out_again, instants
 from tests.lock import Lock, Message, event, now_ms
 from tests.reference import (
     Expected,
@@ -73,15 +73,15 @@ class Played:
 class Teller(threading.Thread):
     """Sends the story, always a little ahead of the workers."""
 
-    def __init__(self, lock: Lock, reader: Reader, story: told.Story) -> None:
+    def __init__(self, lock: Lock, story: told.Story) -> None:
         super().__init__(name="teller", daemon=True)
-        self._lock, self._reader, self._messages = lock, reader, story.messages()
+        self._lock, self._messages = lock, story.messages()
         self.failed: BaseException | None = None
 
     def run(self) -> None:
         try:
             while part := list(islice(self._messages, SLICE)):
-                while self._lock.sent.get(EVENTS, 0) - self._reader.claimed_events() > AHEAD:
+                while self._lock.sent.get(EVENTS, 0) - self._lock.claimed_events() > AHEAD:
                     time.sleep(0.1)
                 self._lock.send(part)
         except BaseException as error:
@@ -94,11 +94,11 @@ def rekeyed(lock: Lock) -> None:
     lock.run("keys", "rekey", "--tenant", "acme", "--yes", check=False)
 
 
-def play(lock: Lock, reader: Reader, number: int) -> tuple[Crew, list[str]]:
+def play(lock: Lock, number: int) -> tuple[Crew, list[str]]:
     """Tell the story of this seed, kill and stall meanwhile, and wait until all of it has been carried out."""
     chance = random.Random(number)
     rounds, moving = chance.sample(ROUNDS, len(ROUNDS)), list[threading.Thread]()
-    teller = Teller(lock, reader, told.Story(number, EVENTS_TOLD, now_ms() - 60_000, partitions=lock.partitions))
+    teller = Teller(lock, told.Story(number, EVENTS_TOLD, now_ms() - 60_000, partitions=lock.partitions))
     teller.start()
     with Crew(lock, 2) as crew:
         for done, what in enumerate(rounds):
@@ -107,7 +107,7 @@ def play(lock: Lock, reader: Reader, number: int) -> tuple[Crew, list[str]]:
             if done in (3, 6):  # and those in personal mode are moved to it while all this goes on
                 moving.append(threading.Thread(target=rekeyed, args=(lock,), daemon=True))
                 moving[-1].start()
-            reader.reach(int(EVENTS_TOLD * (done + chance.random()) / (len(rounds) + 1)))
+            lock.reach(int(EVENTS_TOLD * (done + chance.random()) / (len(rounds) + 1)))
             time.sleep(instants(chance))
             slot = chance.randrange(2)
             if what == "stall":
@@ -151,8 +151,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         tap = Tap(stack.broker_address, folder / "tap")
         tap.start()
         try:
-            with Reader(lock) as reader, Watch(reader.rows) as watch:
-                crew, rounds = play(lock, reader, number)
+            with Watch(lock.rows) as watch:
+                crew, rounds = play(lock, number)
                 lock.until(lambda: all_done(lock, tap), 300, "everything to be carried out")
                 time.sleep(1)  # what was forwarded a moment ago
                 lock.until(lambda: all_done(lock, tap), 60, "everything to be carried out")
