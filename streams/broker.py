@@ -126,6 +126,12 @@ def _read(consumer: KafkaConsumer, broker: str, partitions: Sequence[TopicPartit
             raise BrokerError(f"Kafka at {broker} stopped giving records of {topic}")
 
 
+def committed(client: KafkaAdminClient, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """The positions that a group has committed, by partition; none where it has not. Raises BrokerError."""
+    found = client.list_group_offsets({group: [TopicPartition(topic, number) for number in partitions]}).get(group, {})
+    return {tp.partition: position.offset for tp, position in found.items() if position.offset >= 0}
+
+
 def is_committed(broker: str, client: KafkaAdminClient, group: str, topic: str, ends: Mapping[int, int]) -> bool:
     """Whether a group has committed everything of a topic up to the end of each partition, as `log_ends` told it.
 
@@ -135,8 +141,8 @@ def is_committed(broker: str, client: KafkaAdminClient, group: str, topic: str, 
     wanted = {TopicPartition(topic, number): end for number, end in ends.items() if end}
     if not wanted:
         return True
-    found = client.list_group_offsets({group: list(wanted)}).get(group, {})
-    behind = {tp: found[tp].offset if tp in found else -1 for tp in wanted}
+    found = committed(client, group, topic, [tp.partition for tp in wanted])
+    behind = {tp: found.get(tp.partition, -1) for tp in wanted}
     behind = {tp: offset for tp, offset in behind.items() if offset < wanted[tp]}
     if any(wanted[tp] - offset > MARKERS for tp, offset in behind.items() if offset >= 0):
         return False

@@ -22,7 +22,7 @@ from kafka import KafkaConsumer, TopicPartition
 from deploy.embedded.stack import Stack
 from streams import settings as settings_module
 from streams.demo.send import send
-from streams.errors import StoreUnavailable
+from streams.errors import StoreRefused, StoreUnavailable
 from streams.partitioner import message_key
 from streams.rights.desk import Desk
 from streams.status import status
@@ -239,7 +239,7 @@ class Lock:
         """A SELECT under a role."""
         try:
             return self._login(store, role).rows("a test reading", sql)
-        except StoreUnavailable:  # it may have been away since the login
+        except (StoreUnavailable, StoreRefused):  # it may have been away since, or have another password
             with self._logging_in:
                 self._logins.pop((store, role), None)
             return self._login(store, role).rows("a test reading", sql)

@@ -129,7 +129,8 @@ GRANTS: tuple[Grant, ...] = (
     *_on(_A, Role.OPERATOR, "INSERT", "readers", "reports"),
     # publisher: from exact cells to published figures, and nothing about rows or people.
     *_on(_A, Role.PUBLISHER, "SELECT", "mailings", "cells_unique", "cells_closed", "draws", "published", "settings"),
-    *_on(_A, Role.PUBLISHER, "SELECT", "closing_notes"),
+    *_on(_A, Role.PUBLISHER, "SELECT", "closing_notes", "incarnations"),
+    Grant(_A, Role.PUBLISHER, "SELECT", "claims", ("incarnation", "partition", "next_event")),
     *_on(_A, Role.PUBLISHER, "INSERT", "draws", "published"),
     *_on(_A, Role.PUBLISHER, "ALTER DELETE", "draws"),
     # analyst: what was published, and what a mailing is called.

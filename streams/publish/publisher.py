@@ -37,8 +37,8 @@ from aggregates.continual import measured
 from aggregates.figures import FIGURES, Figure
 from aggregates.shown import shown
 from aggregates.steps import HOUR_MS, HOURS, steps_within
-from streams.broker import admin, is_committed, log_ends
-from streams.errors import SchleuseError, StoreLate
+from streams.broker import admin, committed, is_committed, log_ends
+from streams.errors import ChainStopped, SchleuseError, StoreLate
 from streams.mailings import CLOSING, NAMED, Declared, Mailing, declared
 from streams.publish.noise import draw
 from streams.stores import TIME, Role, Store, StoreClient, arrow, connect
@@ -157,7 +157,8 @@ class Publisher:
         new to read.
 
         Raises StoreUnavailable, StoreLate, BrokerError: what was done stays done, and the rest is done next time.
-        Raises CountsFell where counting on would be wrong: everything else that is due was published before.
+        Raises ChainStopped where the store is older than Kafka, and nothing is drawn then; CountsFell where counting on
+        would be wrong: everything else that is due was published before.
         """
         told = self._show()
         self._look()
@@ -175,16 +176,33 @@ class Publisher:
     # --- what is due ---
 
     def _look(self) -> None:
-        """Find out up to which moment everything that lay in Kafka is counted."""
+        """Find out up to which moment everything that lay in Kafka is counted. Raises ChainStopped."""
         broker, group = self._settings.broker, self._settings.group
-        self._marks.append((self._store.now_ms(), log_ends(broker, EVENTS)))
+        ends = log_ends(broker, EVENTS)
+        self._marks.append((self._store.now_ms(), ends))
         with admin(broker, "asking what is counted") as client:
+            self._compare(committed(client, group, EVENTS, ends))
             for at, (moment, ends) in reversed(list(enumerate(self._marks))):
                 if is_committed(broker, client, group, EVENTS, ends):
                     self._counted_until, self._marks = moment, self._marks[at + 1 :]
                     break
         if len(self._marks) > 1:  # the oldest will be reached first; of the others the newest says most
             self._marks = [self._marks[0], self._marks[-1]]
+
+    def _compare(self, done: Mapping[int, int]) -> None:
+        """`done`: up to which offset the workers said that each partition is counted, which they say after their claim
+        stands in the store. Raises ChainStopped where it does not stand there any more: what was drawn since is
+        forgotten too, and would be drawn again."""
+        claimed = self._store.rows(
+            "reading the chains",
+            "SELECT partition, max(next_event) FROM claims WHERE incarnation = (SELECT max(number) FROM incarnations) "
+            "GROUP BY partition",
+        )
+        if any(done.get(partition, 0) > position for partition, position in claimed):
+            raise ChainStopped(
+                "Kafka knows of claims that the analytics store lacks, so that figures could be drawn twice: was the "
+                "store put back from a backup? See docs/operations.md"
+            )
 
     def _due(self, tenants: Mapping[str, TenantSettings]) -> dict[Mailing, tuple[Declared, list[int]]]:
         """Mailings with steps that are due, in order, and were not drawn: within their window, before their closing.

@@ -16,13 +16,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from aggregates.continual import factor
 from aggregates.figures import FIGURES, RHO, Z95
 from aggregates.steps import HOUR_MS, HOURS
 from deploy.embedded.stack import Stack
 from streams.dashboard import figures
-from streams.errors import StoreRefused
+from streams.errors import ChainStopped, StoreRefused
 from streams.mailings import Declared
 from streams.publish import publisher as publishing
 from streams.publish.publisher import CountsFell, Publisher
@@ -30,6 +31,7 @@ from streams.rights import closing as closings
 from streams.rights.desk import Desk
 from streams.stores import Role, Store, StoreClient, connect
 from streams.tenants import in_force
+from streams.topics import EVENTS
 from tests.lock import TENANTS, Lock, Message, event, mailing, now_ms
 
 pytestmark = pytest.mark.stack
@@ -483,6 +485,23 @@ def test_how_addresses_are_compared_never_changes_even_for_a_tenant_that_was_gon
         assert "beta: local_part cannot change" in refused.stderr
     finally:
         applied(lock)
+
+
+def test_a_store_that_is_older_than_kafka_is_drawn_from_no_further(lock: Lock) -> None:
+    """Put back from a backup it has forgotten draws. Here Kafka knows of more: a group that has committed further."""
+    ahead = replace(lock.settings, group="ahead")
+    at = TopicPartition(EVENTS, 0)
+    with closing(
+        KafkaConsumer(bootstrap_servers=lock.settings.broker, group_id=ahead.group, enable_auto_commit=False)
+    ) as consumer:
+        consumer.assign([at])
+        consumer.commit({at: OffsetAndMetadata(consumer.end_offsets([at])[at] + 1, "", -1)})
+    sent(lock, "forgotten", 1.5)
+    with closing(Publisher.open(ahead)) as publisher, pytest.raises(ChainStopped, match="put back from a backup"):
+        publisher.run_once()
+    assert of(lock, "forgotten") == {}
+    with closing(Publisher.open(lock.settings)) as publisher:
+        until_published(lock, publisher, "forgotten", 0)
 
 
 def test_a_mailing_whose_counts_fell_is_stopped_and_no_other(lock: Lock, publisher: Publisher) -> None:

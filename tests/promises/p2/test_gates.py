@@ -54,9 +54,13 @@ LETS_GO = (
 MAY_READ: dict[tuple[Store, Role], dict[str, set[str] | None]] = {
     (Store.ANALYTICS, Role.ANALYST): {"published": None, "mailings": None},
     (Store.ANALYTICS, Role.DASHBOARD): dict.fromkeys(("published", "mailings", "readers", "daily", "reports")),
-    (Store.ANALYTICS, Role.PUBLISHER): dict.fromkeys(
-        ("mailings", "cells_unique", "cells_closed", "closing_notes", "draws", "published", "settings")
-    ),
+    (Store.ANALYTICS, Role.PUBLISHER): {
+        **dict.fromkeys(
+            ("mailings", "cells_unique", "cells_closed", "closing_notes", "draws", "published", "settings")
+        ),
+        "incarnations": None,
+        "claims": {"incarnation", "partition", "next_event"},
+    },
     (Store.ANALYTICS, Role.OPERATOR): dict.fromkeys(
         (
             *("claims", "outcomes", "cells_hourly", "cells_unique", "mailings", "settings", "incarnations"),
