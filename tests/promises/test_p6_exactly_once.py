@@ -82,7 +82,7 @@ class Teller(threading.Thread):
         try:
             while part := list(islice(self._messages, SLICE)):
                 while self._lock.sent.get(EVENTS, 0) - self._lock.claimed_events() > AHEAD:
-                    time.sleep(0.1)
+                    time.sleep(0.3)
                 self._lock.send(part)
         except BaseException as error:
             self.failed = error
