@@ -206,19 +206,23 @@ class Worker:
         waits = [asyncio.create_task(stopping.wait()), asyncio.create_task(self.app.crashed_or_stopped.wait())]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         watching.cancel()
+        told = self._tell_failure()  # now: stopping may take its 25 seconds, and the process with it (I7)
         await self.app.stop()
         await runner.cleanup()
         await self.resources.stop()
-        if self.app.failure is None:
+        if not told and not self._tell_failure():
             log.info("worker stopped", worker=self.name)
             return 0
-        if isinstance(self.app.failure, SchleuseError):
-            log.error("worker ends", reason=str(self.app.failure))
-        else:
-            log.error(
-                "worker ends by a fault of its own", error=type(self.app.failure).__name__, exc_info=self.app.failure
-            )
         return 1
+
+    def _tell_failure(self) -> bool:
+        """Log what the worker ends of; False where it was told to stop."""
+        failure = self.app.failure
+        if isinstance(failure, SchleuseError):
+            log.error("worker ends", reason=str(failure))
+        elif failure is not None:
+            log.error("worker ends by a fault of its own", error=type(failure).__name__, exc_info=failure)
+        return failure is not None
 
     async def _watch(self) -> None:
         """Look at what nobody says by himself: topics that are new, a consumer that moves no more, lag."""
