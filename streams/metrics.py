@@ -34,11 +34,12 @@ class Metrics:
         self._events = Counter("schleuse_events", "records of claims by outcome", ["outcome", "reason"], registry=own)
         self._changes = Counter("schleuse_changes", "preference changes carried out", registry=own)
         self._stage = Histogram("schleuse_stage_seconds", "time of a claim", ["stage"], buckets=SECONDS, registry=own)
-        self.waits = Gauge("schleuse_waits_total", "tries that were refused for now", registry=own)
+        self._waits = Counter("schleuse_waits", "tries that were refused for now", registry=own)
         self.waiting = Gauge("schleuse_waiting", "what is being waited for now", registry=own)
         self.lag = Gauge("schleuse_lag_records", "records fetched by nobody yet", ["topic", "partition"], registry=own)
         self.known = Gauge("schleuse_preferences_known", "recipients with a state", ["partition"], registry=own)
         self.remembered = Gauge("schleuse_event_ids_remembered", "ids of 24 h", ["partition"], registry=own)
+        self._waited = 0
         self.outcomes = dict.fromkeys(("received", "counted", "off", "duplicates", "rejected"), 0)
 
     @contextmanager
@@ -60,6 +61,11 @@ class Metrics:
     def changes(self, count: int) -> None:
         """A claim of changes is done."""
         self._changes.inc(count)
+
+    def waits(self, total: int) -> None:
+        """So many tries were refused for now since the worker began."""
+        self._waits.inc(total - self._waited)
+        self._waited = total
 
     def text(self) -> bytes:
         """The exposition format of Prometheus."""

@@ -251,7 +251,7 @@ class Worker:
     def _measure(self, standing: Standing) -> None:
         metrics, now = self.resources.metrics, time.monotonic()
         metrics.waiting.set(len(self.resources.waits.now))
-        metrics.waits.set(self.resources.waits.total)
+        metrics.waits(self.resources.waits.total)
         for number, partition in self.partitions.items():
             for topic, buffer in ((EVENTS, partition.events), (CHANGES, partition.changes)):
                 metrics.lag.labels(topic, number).set(self.lag(topic, number) + len(buffer.records))
