@@ -8,6 +8,7 @@ exception, ours or not, the types and code locations are said; its text only whe
 
 from __future__ import annotations
 
+import asyncio
 import linecache
 import logging
 import re
@@ -15,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, MutableMapping
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -77,6 +79,34 @@ def describe(error: BaseException | None) -> list[dict[str, Any]]:
         }
         for one in _chain(error)
     ]
+
+
+def standing(loop: asyncio.AbstractEventLoop) -> list[str]:
+    """Where the tasks of an event loop wait, asked from any thread: code locations, the innermost of each task that is
+    not asyncio's own."""
+    found: set[str] = set()
+    for task in asyncio.all_tasks(loop):
+        frames = [
+            at for at in map(_frame, _awaited(task.get_coro())) if at and "/asyncio/" not in at.f_code.co_filename
+        ]
+        found.update(f"{at.f_code.co_filename}:{at.f_lineno} {at.f_code.co_name}" for at in frames[-1:])
+    return sorted(found)
+
+
+def _awaited(waits: Any) -> Iterator[Any]:
+    """A coroutine, what it awaits, what that awaits, and so on."""
+    while waits is not None:
+        yield waits
+        waits = (
+            getattr(waits, "cr_await", None) or getattr(waits, "ag_await", None) or getattr(waits, "gi_yieldfrom", None)
+        )
+
+
+def _frame(of: Any) -> FrameType | None:
+    for name in ("cr_frame", "ag_frame", "gi_frame"):
+        if isinstance(frame := getattr(of, name, None), FrameType):
+            return frame
+    return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -43,6 +43,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams.errors import ChainStopped, LostLog
+from streams.logs import standing
 
 log = structlog.get_logger("schleuse.transport")
 
@@ -424,6 +425,7 @@ class ChunkApp(faust.App):  # type: ignore[misc]  # Faust ships no types
             "worker did not stop in time: its process ends now, with 1. Nothing is lost: the next owner carries "
             "out again what this one had not finished",
             seconds=self.stop_seconds,
+            waits=standing(self.loop),
         )
         os._exit(1)
 

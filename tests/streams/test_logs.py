@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 from typing import Any
+
+from streams.logs import standing
 
 CANARY = "erika.mustermann"
 PROGRAM = """
@@ -89,3 +92,23 @@ def test_no_value_gets_out_and_what_helps_does(tmp_path: Path) -> None:
     assert said[9]["reason"] == "Kafka did not answer"
     assert said[9]["error"][0]["text"] == "Kafka did not answer"
     assert [line["error"][0]["type"] for line in said[-2:]] == ["KeyError", "RuntimeError"]
+
+
+def test_where_tasks_wait_is_told_by_the_innermost_place() -> None:
+    async def inner(what: asyncio.Event) -> None:
+        await what.wait()
+
+    async def outer(what: asyncio.Event) -> None:
+        await inner(what)
+
+    async def run() -> list[str]:
+        what = asyncio.Event()
+        tasks = [asyncio.create_task(outer(what)) for _ in range(3)]
+        await asyncio.sleep(0)
+        found = await asyncio.to_thread(standing, asyncio.get_running_loop())
+        what.set()
+        await asyncio.gather(*tasks)
+        return found
+
+    found = asyncio.run(run())
+    assert [place.rpartition(":")[2].split()[1] for place in found] == ["inner", "run"], found
