@@ -19,7 +19,7 @@ from streams.errors import BrokerError, SchleuseError
 CLIENT = "schleuse"
 CONNECT_MS = 10_000
 QUIET_SECONDS = 10.0  # a partition that has more to give and gives nothing for this long does not answer
-MARKERS = 100  # more than so many offsets behind are records, or will soon be read
+MARKERS = 10_000  # more than so many offsets behind are records, or will soon be read
 _UNKNOWN_TOPIC = 3
 
 
@@ -135,8 +135,8 @@ def committed(client: KafkaAdminClient, group: str, topic: str, partitions: Iter
 def is_committed(broker: str, client: KafkaAdminClient, group: str, topic: str, ends: Mapping[int, int]) -> bool:
     """Whether a group has committed everything of a topic up to the end of each partition, as `log_ends` told it.
 
-    What lies after the committed position and is no record counts for nothing: where the last records came in a
-    transaction its marker stays in the log, and nobody consumes that. Raises BrokerError.
+    What lies after the committed position and is no record counts for nothing: a transaction leaves its marker in the
+    log, an aborted one its records too, and nobody consumes those. Raises BrokerError.
     """
     wanted = {TopicPartition(topic, number): end for number, end in ends.items() if end}
     if not wanted:
@@ -153,7 +153,7 @@ def _holds_records(
     broker: str, topic: str, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
 ) -> bool:
     """Whether a record lies between two offsets of any partition; one that cannot be read to its end counts as one."""
-    with _consumer(broker, f"reading {topic}") as consumer:
+    with _consumer(broker, f"reading {topic}", isolation_level="read_committed") as consumer:
         consumer.assign(list(begins))
         first = consumer.beginning_offsets(list(begins))
         for tp, offset in begins.items():
@@ -206,7 +206,9 @@ def _ends(consumer: KafkaConsumer, partitions: Iterable[TopicPartition]) -> dict
 
 
 @contextmanager
-def _consumer(broker: str, doing: str, at_once: int = 4 << 20) -> Iterator[KafkaConsumer]:
+def _consumer(
+    broker: str, doing: str, at_once: int = 4 << 20, isolation_level: str = "read_uncommitted"
+) -> Iterator[KafkaConsumer]:
     """A consumer without a group. `at_once`: bytes a partition and fetch, but always a whole batch."""
     with told(broker, doing):
         consumer = KafkaConsumer(
@@ -214,6 +216,7 @@ def _consumer(broker: str, doing: str, at_once: int = 4 << 20) -> Iterator[Kafka
             client_id=CLIENT,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level=isolation_level,
             bootstrap_timeout_ms=CONNECT_MS,
             max_partition_fetch_bytes=at_once,
             check_crcs=at_once > 1,  # in pure Python; of a mark's batch nothing is read

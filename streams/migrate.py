@@ -22,7 +22,7 @@ from streams.settings import Settings
 from streams.stores import Role, Store, StoreClient, connect
 
 _FILE = re.compile(r"([0-9]{3})_([a-z0-9_]+)\.sql")
-_EXISTS = re.compile(r"ClickHouse error 57\b")  # TABLE_ALREADY_EXISTS
+_EXISTS = re.compile(r"ClickHouse error (?:57|15)\b")  # TABLE_ALREADY_EXISTS, DUPLICATE_COLUMN
 _LIST = """
 CREATE TABLE IF NOT EXISTS {store}.migrations
 (

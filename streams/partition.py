@@ -90,16 +90,19 @@ class Partition:
         self.progress.state = "loading"
         until = time.monotonic() + AHEAD_SECONDS
         while True:
-            moment = await self._look()
+            _, end = await patiently(lambda: resources.tail.bounds(EVENTS, self.number), resources.waits)
+            committed = await patiently(lambda: resources.committed(EVENTS, self.number), resources.waits)
+            moment = await self._look()  # after what is compared with it: both only grow, the chain first
             newest = moment.newest
             await patiently(lambda: resources.tail.caught_up(STATE, [self.number]), resources.waits)
             proven = newest is not None and self.state.highest >= (newest.incarnation, newest.next_change)
-            if not proven:
+            ahead = newest is not None and committed is not None and newest.next_event < committed <= end
+            if not proven and not ahead:
                 break
             if time.monotonic() > until:
                 raise ChainStopped(
-                    f"partition {self.number}: the state knows of claims that the chain lacks. Was the analytics store "
-                    "put back from a backup? See docs/operations.md"
+                    f"partition {self.number}: {'Kafka' if ahead else 'the state'} knows of claims that the chain "
+                    "lacks. Was the analytics store put back from a backup? See docs/operations.md"
                 )
             log.info("the newest claim is done already, reading again", partition=self.number)
             await asyncio.sleep(0.2)

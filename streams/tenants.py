@@ -12,8 +12,9 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -30,6 +31,7 @@ VENDORS = ("mailgun", "postmark", "sendgrid", "ses")  # feeds that `schleuse fee
 RETENTION = "13 months"
 WINDOW = "30 days"
 LONGEST_DAYS = 3650
+DAY_MS = 86_400_000
 _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _URL_KEY = re.compile(r"[A-Za-z0-9._~-]{1,64}")
@@ -174,6 +176,36 @@ def ever_in_force(analytics: StoreClient) -> dict[str, TenantSettings]:
     for (body,) in analytics.rows("reading the tenants' settings", "SELECT body FROM settings ORDER BY at"):
         found |= from_json(body)
     return found
+
+
+class Windows:
+    """Which window held for a tenant, and when: every settings that were ever in force, in their order."""
+
+    def __init__(self, history: Sequence[tuple[int, Mapping[str, TenantSettings]]]) -> None:
+        """`history`: since when (epoch milliseconds, rising), and what."""
+        self._history = history
+
+    @classmethod
+    def read(cls, analytics: StoreClient) -> Windows:
+        """Raises StoreUnavailable, StoreRefused, SettingsError."""
+        rows = analytics.rows(
+            "reading the tenants' settings",
+            "SELECT toUnixTimestamp64Milli(at) AS since, body FROM settings ORDER BY since",
+        )
+        return cls([(since, from_json(body)) for since, body in rows])
+
+    def shortest(self, tenant: str, sent_ms: int) -> int:
+        """The shortest window (days) that is in force, or was over for a mailing while it was: how long it has figures.
+
+        A window that grows again must not bring back steps: which mailings are still open by then depends on what
+        their recipients did.
+        """
+        found = window_of(self._history[-1][1].get(tenant)) if self._history else window_of(None)
+        for (_, known), (until, _) in pairwise(self._history):
+            window = window_of(known.get(tenant))
+            if sent_ms + window * DAY_MS <= until:
+                found = min(found, window)
+        return found
 
 
 def changes(before: Mapping[str, TenantSettings], after: Mapping[str, TenantSettings]) -> list[str]:

@@ -41,6 +41,8 @@ def figures(settings: Settings, tenant: str, mailing: str | None, limit: int, as
     try:
         if mailing is None:
             page = questions.mailings(store, tenant, limit)
+            if not page.mailings:
+                raise SettingsError("no mailing is declared for the tenant that --tenant names: is it written so?")
             answer: Any = api.listed(page)
             table = _mailings(page.mailings)
         else:
@@ -53,11 +55,8 @@ def figures(settings: Settings, tenant: str, mailing: str | None, limit: int, as
     if as_json:
         click.echo(orjson.dumps(msgspec.to_builtins(answer), option=orjson.OPT_INDENT_2))
         return
-    console = Console()
+    console = Console(markup=False, emoji=False)  # an id may look like markup
     console.width = max(console.width, WIDTH)  # a figure without its margin is none
-    if mailing is None and not answer.mailings:
-        console.print("No mailing is declared for this tenant.")
-        return
     console.print(table)
     if mailing is not None:
         said = answer.mailing
@@ -103,4 +102,8 @@ def _mailing(of: Any) -> Table:
 def _said(reading: Reading | None) -> str:
     from streams.dashboard.words import Words  # noqa: PLC0415
 
-    return "not yet" if reading is None else Words("en").share(reading).replace("\N{NO-BREAK SPACE}", " ")
+    if reading is None:
+        return "not yet"
+    words = Words("en")
+    said = f"{words.share(reading)}, {words.at_most(reading)}" if reading.too_few else words.share(reading)
+    return said.replace("\N{NO-BREAK SPACE}", " ")

@@ -65,7 +65,7 @@ def show(settings: Settings, as_json: bool) -> None:
     table = Table(*names)
     for line in listed:
         table.add_row(*(str(word).replace(SEPARATOR, " / ") for word in line))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     for kind, count in counted.items():
         click.echo(f"and {count:,} of the kind {kind}")
 
@@ -218,7 +218,7 @@ def _look(desk: Desk, tenant: str, primary: int) -> list[Holder]:
         what = "primary" if one.version == primary else "there" if one.is_there else "destroyed"
         counts = (one.rows, one.mappings, one.recipients, one.named, one.nameless)
         table.add_row(str(one.version), what, *(f"{count:,}" for count in counts))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     return found
 
 

@@ -88,7 +88,7 @@ def list_(settings: Settings, as_json: bool) -> None:
             "taken back" if one.revoked else f"opens until {until:%Y-%m-%d}" if one.until_ms > now else "has run out"
         )
         table.add_row(one.reader, one.tenant, str(one.role), one.label, state)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # a label may look like markup
 
 
 @readers.command()

@@ -27,7 +27,7 @@ def status(settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps(said, option=orjson.OPT_INDENT_2))
     else:
-        show(said, Console())
+        show(said, Console(markup=False, emoji=False))
     if not said["adds_up"]:
         sys.exit(1)
 

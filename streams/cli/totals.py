@@ -42,5 +42,6 @@ def totals(settings: Settings, as_json: bool, tenant: str | None) -> None:
             *(word if word is not None else "(all)" for word in line[:5]), f"{line.events:,}", f"{line.recipients:,}"
         )
     # Ids stay whole: folded on a terminal, on one line elsewhere.
-    console = Console() if sys.stdout.isatty() else Console(width=1_000)
+    width = None if sys.stdout.isatty() else 1_000
+    console = Console(markup=False, emoji=False, width=width)  # an id may look like markup
     console.print(table if lines else "Nothing was counted yet.")

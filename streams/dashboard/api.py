@@ -65,7 +65,7 @@ def place(text: str | None, kinds: tuple[type, ...]) -> tuple[Any, ...] | None:
         return None
     try:
         found = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, ValueError):
+    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
         found = None
     if (
         not isinstance(found, list)

@@ -8,6 +8,7 @@ here from them tells nothing more.
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 KINDS: Final = ("open", "click")
 ACTORS: Final = ("human", "machine")
+OVERDUE_MS: Final = 7 * 24 * HOUR_MS
+"""A step that has not come so long after it was due does not come any more (streams/rights/closing.py)."""
 Cell = tuple[str, str, str, str]
 """Kind, dimension, value, actor."""
 
@@ -47,9 +50,12 @@ class Mailing:
 
     @property
     def next_ms(self) -> int | None:
-        """When the next step is due at the earliest; None after the last."""
+        """When the next step is due at the earliest. None after the last, and where that was more than a week ago: the
+        mailing was closed by hand, its tenant's window was shortened, or no publisher ran."""
         later = [hours for hours in HOURS if self.hours < hours <= self.last_hours]
-        return self.sent_ms + later[0] * HOUR_MS if later else None
+        if not later or (due := self.sent_ms + later[0] * HOUR_MS) < time.time_ns() // 1_000_000 - OVERDUE_MS:
+            return None
+        return due
 
 
 class Reached(NamedTuple):
@@ -271,7 +277,10 @@ def usual(store: StoreClient, tenant: str, mailing: str, hours: int) -> dict[str
 
 _MONTHS: Final = """
 SELECT toStartOfMonth(fromUnixTimestamp64Milli(sent_ms, 'UTC')) AS month, toString(kind), toString(dimension),
-    toString(value), uniqExact(mailing), uniqExactIf(mailing, reached < until), sum(newest),
+    toString(value), uniqExact(mailing),
+    uniqExactIf(mailing, reached < until
+        AND sent_ms + 3600000 * arrayFirst(hours -> hours > reached, {hours:Array(UInt16)}) >= {overdue_ms:Int64}),
+    sum(newest),
     sqrt(sum(squared)), sum(people)
 FROM
 (
@@ -295,7 +304,9 @@ def months(store: StoreClient, tenant: str) -> list[Month]:
     """Month by month, what all of a tenant's mailings with figures come to; the first month first."""
     found: dict[datetime.date, Month] = {}
     for month, kind, dimension, value, count, unfinished, total, deviation, sent in store.rows(
-        "reading months", _MONTHS, {"tenant": tenant}
+        "reading months",
+        _MONTHS,
+        {"tenant": tenant, "hours": list(HOURS), "overdue_ms": time.time_ns() // 1_000_000 - OVERDUE_MS},
     ):
         recipients, margin = together(total, deviation, sent)
         reading = _reading(recipients, margin, recipients <= margin, sent)

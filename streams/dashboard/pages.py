@@ -244,6 +244,7 @@ async def _login(request: web.Request) -> web.StreamResponse:
     reader = await site.by_key(key.strip() if isinstance(key, str) else "", request.remote)
     if reader is None:
         return _render(request, "login", status=401, wrong=True, to=to)
+    site.admit(reader, request.remote)
     response = web.Response(status=303, headers={"Location": to})
     cookie = site.sessions.begin(reader.reader)
     response.set_cookie(SESSION, cookie, max_age=SESSION_SECONDS, samesite="Lax", **_cookie(request))

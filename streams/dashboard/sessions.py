@@ -11,7 +11,8 @@ import time
 from typing import Final, NamedTuple
 
 SESSION_SECONDS: Final = 12 * 3600
-MOST: Final = 10_000
+MOST: Final = 50
+"""Sessions of one reader."""
 
 
 class Session(NamedTuple):
@@ -31,9 +32,10 @@ class Sessions:
         return f"<{len(self._all)} sessions>"
 
     def begin(self, reader: str) -> str:
-        """A new session's cookie. Where there are too many the oldest ends."""
-        while len(self._all) >= MOST:
-            self._all.pop(next(iter(self._all)))
+        """A new session's cookie. A reader who has too many loses her oldest; nobody else does."""
+        hers = [cookie for cookie, session in self._all.items() if session.reader == reader]
+        for cookie in hers[: max(0, len(hers) - MOST + 1)]:
+            self.end(cookie)
         cookie = secrets.token_urlsafe(32)
         self._all[cookie] = Session(reader, time.monotonic() + SESSION_SECONDS)
         return cookie

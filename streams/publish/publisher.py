@@ -42,7 +42,7 @@ from streams.errors import ChainStopped, SchleuseError, StoreLate
 from streams.mailings import CLOSING, NAMED, Declared, Mailing, declared
 from streams.publish.noise import draw
 from streams.stores import TIME, Role, Store, StoreClient, arrow, connect
-from streams.tenants import TenantSettings, in_force, window_of
+from streams.tenants import TenantSettings, Windows, in_force
 from streams.topics import EVENTS
 
 if TYPE_CHECKING:
@@ -181,7 +181,8 @@ class Publisher:
         ends = log_ends(broker, EVENTS)
         self._marks.append((self._store.now_ms(), ends))
         with admin(broker, "asking what is counted") as client:
-            self._compare(committed(client, group, EVENTS, ends))
+            done = committed(client, group, EVENTS, ends)
+            self._compare({partition: offset for partition, offset in done.items() if offset <= ends[partition]})
             for at, (moment, ends) in reversed(list(enumerate(self._marks))):
                 if is_committed(broker, client, group, EVENTS, ends):
                     self._counted_until, self._marks = moment, self._marks[at + 1 :]
@@ -190,8 +191,8 @@ class Publisher:
             self._marks = [self._marks[0], self._marks[-1]]
 
     def _compare(self, done: Mapping[int, int]) -> None:
-        """`done`: up to which offset the workers said that each partition is counted, which they say after their claim
-        stands in the store. Raises ChainStopped where it does not stand there any more: what was drawn since is
+        """`done`: up to which offset of its log the workers said that each partition is counted; they do after their
+        claim stands in the store. Raises ChainStopped where it does not stand there any more: what was drawn since is
         forgotten too, and would be drawn again."""
         claimed = self._store.rows(
             "reading the chains",
@@ -204,7 +205,9 @@ class Publisher:
                 "store put back from a backup? See docs/operations.md"
             )
 
-    def _due(self, tenants: Mapping[str, TenantSettings]) -> dict[Mailing, tuple[Declared, list[int]]]:
+    def _due(
+        self, tenants: Mapping[str, TenantSettings], windows: Windows
+    ) -> dict[Mailing, tuple[Declared, list[int]]]:
         """Mailings with steps that are due, in order, and were not drawn: within their window, before their closing.
         None begins whose tenant has no settings in force: nobody has said what it may spend."""
         drawn = {
@@ -222,7 +225,7 @@ class Publisher:
             if not first and tenant is None:
                 continue
             passed = (self._counted_until - said.sent_ms) // HOUR_MS
-            steps = [step for step in range(first, steps_within(window_of(tenant))) if HOURS[step] <= passed]
+            steps = [step for step in range(first, _steps(windows, mailing, said)) if HOURS[step] <= passed]
             if steps:
                 found[mailing] = (said, steps)
         return found
@@ -240,8 +243,8 @@ class Publisher:
             "SELECT max(batch) FROM (SELECT batch FROM draws UNION ALL SELECT batch FROM published)",
         )
         batch, until = int(newest) + 1, self._deadline()
-        tenants = in_force(self._store)
-        due = {mailing: of for mailing, of in self._due(tenants).items() if mailing not in fell}
+        tenants, windows = in_force(self._store), Windows.read(self._store)
+        due = {mailing: of for mailing, of in self._due(tenants, windows).items() if mailing not in fell}
         some = _batch(due)
         before = self._drawn("new", NAMED, {"mailings": list(some)})
         distinct = self._distinct({mailing: steps for mailing, (_, steps) in some.items()})
@@ -318,7 +321,7 @@ class Publisher:
     def _show(self) -> int:
         """Rule 2: all batches that are not published, in their order, another's too. How many mailings have something
         new to read."""
-        told, tenants = 0, in_force(self._store)
+        told, windows = 0, Windows.read(self._store)
         for (batch,) in self._store.rows(
             "reading which batches are not published",
             "SELECT DISTINCT batch FROM draws WHERE batch NOT IN (SELECT batch FROM published) ORDER BY batch",
@@ -329,7 +332,7 @@ class Publisher:
             rows = [
                 (*mailing, *row, batch, deadline)
                 for mailing, of in drawn.items()
-                for row in _read(of, said[mailing].recipients, batch, window_of(tenants.get(mailing[0])))
+                for row in _read(of, said[mailing].recipients, batch, _steps(windows, mailing, said[mailing]))
             ]
             if rows:  # else another has shown it, and tidied it away
                 self._store.insert("publishing", "published", arrow(rows, _PUBLISHED), f"published:{batch}")
@@ -338,9 +341,10 @@ class Publisher:
         return told
 
     def _tidy(self) -> None:
-        """Rule 4: what is exact goes when its mailing is done, all of which was shown before. The newest batch stays
-        known by what it published."""
-        done = f"{CLOSING} OR (tenant, mailing) IN (SELECT tenant, mailing FROM published WHERE step = {LAST})"
+        """Rule 4: what is exact goes when its mailing is done, and not before it was shown: a batch stays known by what
+        it published, so that its number does not come back."""
+        done = f"({CLOSING} OR (tenant, mailing) IN (SELECT tenant, mailing FROM published WHERE step = {LAST}))"
+        done += " AND batch IN (SELECT batch FROM published)"
         ((there,),) = self._store.rows("looking for finished draws", f"SELECT count() FROM draws WHERE {done}")
         if there:
             self._store.remove("draws", done, {})
@@ -409,13 +413,17 @@ def _name(figure: Figure) -> tuple[str, str, str]:
     return figure.kind, figure.dimension, str(figure.actor)
 
 
-def _read(drawn: Drawn, sent: int, batch: int, window: int) -> list[tuple[Any, ...]]:
-    """What a batch publishes of a mailing: from what was measured up to its steps, and what was declared. `window`: in
-    days."""
+def _steps(windows: Windows, mailing: Mailing, said: Declared) -> int:
+    """How many steps a mailing has: those within its window. It never has more again."""
+    return steps_within(windows.shortest(mailing[0], said.sent_ms))
+
+
+def _read(drawn: Drawn, sent: int, batch: int, steps_in_all: int) -> list[tuple[Any, ...]]:
+    """What a batch publishes of a mailing: from what was measured up to its steps, and what was declared."""
     measurements = {figure: np.array(of) for figure, of in drawn.measured.items()}
     steps = {step for step, by in drawn.batches.items() if by == batch}
     rows: list[tuple[Any, ...]] = []
-    last_hours = HOURS[steps_within(window) - 1]
+    last_hours = HOURS[steps_in_all - 1]
     for (figure, value), cell in shown(measurements, sent, drawn.links, drawn.budget, min(steps)).items():
         values = figure.values(drawn.links)
         sigma, rho = figure.sigma(len(values), drawn.budget), figure.share * drawn.budget

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from aggregates.steps import steps_within
 from pseudonymizer.keys import KeyKind
 from streams import tenants as settings_of
-from streams.broker import partition_count
+from streams.broker import admin, is_committed, partition_count
 from streams.errors import SettingsError, StoreUnavailable
 from streams.keys import SEPARATOR
 from streams.mailings import NAMED, Mailing, declared
@@ -88,7 +88,7 @@ def windows(desk: Desk) -> tuple[int, list[Window]]:
 
     Of tenants of the settings in force; of others, with the default window. Raises StoreUnavailable.
     """
-    in_force = settings_of.in_force(desk.analytics)
+    in_force, windows_of = settings_of.in_force(desk.analytics), settings_of.Windows.read(desk.analytics)
     now_ms = desk.analytics.now_ms()
     sent = {mailing: said.sent_ms for mailing, said in declared(desk.analytics, _NOT_DONE).items()}
     newest: dict[Mailing, tuple[int, int]] = {}
@@ -116,7 +116,7 @@ def windows(desk: Desk) -> tuple[int, list[Window]]:
     for one in {*sent, *newest}:
         began, events = newest.get(one, (0, 0))
         days = settings_of.window_of(in_force.get(one[0]))
-        last = steps_within(days) - 1
+        last = steps_within(windows_of.shortest(one[0], sent.get(one, began))) - 1
         over = notes.get((*one, "over"))
         found.append(
             Window(
@@ -310,11 +310,17 @@ def _note(desk: Desk, note: str, counts: Mapping[Mailing, int]) -> None:
 def _workers_run(desk: Desk) -> bool:
     """False while records of tracking.events wait and their partition's chain has not moved for some minutes: a closing
     would be carried out before them."""
-    ends_at = ends(desk.settings, EVENTS)
+    settings, ends_at = desk.settings, ends(desk.settings, EVENTS)
     rows = desk.analytics.rows(
         "reading the chains",
         "SELECT partition, argMax(next_event, number), max(now) > now64(3) - INTERVAL 10 MINUTE FROM claims "
         "WHERE incarnation = (SELECT max(number) FROM incarnations) GROUP BY partition",
     )
     chains = {partition: (next_event, bool(moves)) for partition, next_event, moves in rows}
-    return all((chain := chains.get(partition, (0, False)))[1] or chain[0] >= end for partition, end in ends_at.items())
+    behind = {
+        partition: end
+        for partition, end in ends_at.items()
+        if not (chain := chains.get(partition, (0, False)))[1] and chain[0] < end
+    }
+    with admin(settings.broker, "asking what is counted") as client:  # what lies there may be no record
+        return is_committed(settings.broker, client, settings.group, EVENTS, behind)

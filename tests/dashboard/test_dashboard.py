@@ -158,6 +158,10 @@ def test_the_command_prints_what_the_api_answers_and_where_it_goes_on(site: Dash
     for limit in (2, 6):
         said = site.lock.run("figures", "--tenant", "acme", "--limit", str(limit)).stdout
         assert ("older mailings" in said) == (limit == 2)
+    assert "too few to say, at most" in site.lock.run("figures", "--tenant", "acme", "--mailing", "spring").stdout
+    nobody = site.lock.run("figures", "--tenant", "nobody", check=False)
+    assert (nobody.returncode, nobody.stdout) == (1, "")
+    assert "is it written so?" in nobody.stderr
 
 
 def test_a_key_opens_its_tenant_and_nothing_tells_of_another(site: Dashboard) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from aggregates.reading import Reading
-from streams.dashboard import server, site
+from streams.dashboard import api, server, sessions, site
 from streams.dashboard.figures import History, Mailing, Page
 from streams.dashboard.pages import SESSION
+from streams.dashboard.site import Problem
 from streams.errors import StoreUnavailable
 from streams.settings import Settings
 from streams.stores import StoreClient
@@ -144,3 +146,17 @@ def test_lines_are_figures_mailings_and_links() -> None:
     assert site.lines(History(mailing, cells, 0.1)) == 11_002
     assert site.lines({"open": [1, 2], "click": [3]}) == 6
     assert site.lines(None) == 1
+
+
+def test_a_reader_who_has_too_many_sessions_loses_her_own() -> None:
+    found = sessions.Sessions()
+    other = found.begin("other")
+    hers = [found.begin("hers") for _ in range(sessions.MOST + 3)]
+    assert found.reader(other) == "other"
+    assert [found.reader(cookie) for cookie in hers] == [None] * 3 + ["hers"] * sessions.MOST
+
+
+def test_a_cursor_that_nobody_made_is_refused_however_deep() -> None:
+    for text in ("[" * 1_500, "[" * 100_000, "[]", '[1,"a",2]', "9" * 5_000):
+        with pytest.raises(Problem, match="unchanged"):
+            api.place(base64.urlsafe_b64encode(text.encode()).decode(), (int, str))

@@ -22,6 +22,7 @@ from aggregates.continual import factor
 from aggregates.figures import FIGURES, RHO, Z95
 from aggregates.steps import HOUR_MS, HOURS
 from deploy.embedded.stack import Stack
+from streams.broker import log_ends
 from streams.dashboard import figures
 from streams.errors import ChainStopped, StoreRefused
 from streams.mailings import Declared
@@ -30,7 +31,7 @@ from streams.publish.publisher import CountsFell, Publisher
 from streams.rights import closing as closings
 from streams.rights.desk import Desk
 from streams.stores import Role, Store, StoreClient, connect
-from streams.tenants import in_force
+from streams.tenants import Windows, in_force
 from streams.topics import EVENTS
 from tests.lock import TENANTS, Lock, Message, event, mailing, now_ms
 
@@ -248,7 +249,9 @@ def test_of_publishers_with_one_number_the_second_has_drawn_nothing(
     sent(lock, "twice", 2.5)
     publishers = [Publisher.open(lock.settings) for _ in range(2)]
     for one in publishers:
-        lock.until(lambda one=one: one._look() or one._due(in_force(one._store)), what="it to be due")
+        lock.until(
+            lambda one=one: one._look() or one._due(in_force(one._store), Windows.read(one._store)), what="it to be due"
+        )
     monkeypatch.setattr(StoreClient, "insert", together)
     threads = [threading.Thread(target=one.run_once) for one in publishers]
     for thread in threads:
@@ -354,7 +357,10 @@ def test_a_mailing_keeps_the_budget_that_it_began_with(lock: Lock, monkeypatch: 
         first, second = publishers = [Publisher.open(lock.settings) for _ in range(2)]
         said = {id(first._store): 1.0, id(second._store): 0.001}
         for one in publishers:
-            lock.until(lambda one=one: one._look() or len(one._due(in_force(one._store))) > 1, what="both to be due")
+            lock.until(
+                lambda one=one: one._look() or len(one._due(in_force(one._store), Windows.read(one._store))) > 1,
+                what="both to be due",
+            )
         with monkeypatch.context() as patched:
             meet, insert = threading.Barrier(2), StoreClient.insert
 
@@ -457,21 +463,43 @@ def test_a_window_that_is_shorter_has_no_figures_beyond_it(
     before = complete()
     try:
         applied(lock, window="1 day")
-        sent(lock, "short", 40)
-        until_published(lock, publisher, "short", 23)
+        for name in ("short", "left open"):
+            sent(lock, name, 40)
+            until_published(lock, publisher, name, 23)
         assert publisher.run_once() == 0
         assert {step for step, *_ in of(lock, "short")} == set(range(24))
         found = figures.history(store, "acme", "short")
         assert found is not None
         assert (found.mailing.hours, found.mailing.last_hours, found.mailing.next_ms) == (24, 24, None)
         assert "short" in {one.mailing for one in figures.mailings(store, "acme", 100).mailings if not one.next_ms}
-        assert complete() == before + 1
+        assert complete() == before + 2
         with lock.desk() as desk:
             until_closed(lock, desk, "short")
     finally:
         applied(lock)
     publisher.run_once()
-    assert {step for step, *_ in of(lock, "short")} == set(range(24))
+    for name in ("short", "left open"):  # a window that grows again brings nothing back: who is open tells who acted
+        assert {step for step, *_ in of(lock, name)} == set(range(24))
+
+
+def test_a_batch_that_another_has_drawn_is_tidied_away_after_it_was_shown_only(
+    lock: Lock, publisher: Publisher
+) -> None:
+    """Else its number came back, and with it tokens that are remembered: no figure would be drawn any more."""
+    sent(lock, "closing", 1.5)
+    tenants, windows = in_force(publisher._store), Windows.read(publisher._store)
+    lock.until(lambda: (publisher._look(), ("acme", "closing") in publisher._due(tenants, windows))[1], what="a step")
+    with closing(Publisher.open(lock.settings)) as other, lock.desk() as desk:
+        assert publisher._draw(set())
+        closings._note(desk, "asked", {("acme", "closing"): 0})
+        other._tidy()
+        assert draws(lock, "closing")
+        assert publisher._show() == 1
+        other._tidy()
+        assert not draws(lock, "closing")
+    assert of(lock, "closing")
+    sent(lock, "after it", 1.5)
+    until_published(lock, publisher, "after it", 0)
 
 
 def test_how_addresses_are_compared_never_changes_even_for_a_tenant_that_was_gone(lock: Lock) -> None:
@@ -489,16 +517,20 @@ def test_how_addresses_are_compared_never_changes_even_for_a_tenant_that_was_gon
 
 def test_a_store_that_is_older_than_kafka_is_drawn_from_no_further(lock: Lock) -> None:
     """Put back from a backup it has forgotten draws. Here Kafka knows of more: a group that has committed further."""
-    ahead = replace(lock.settings, group="ahead")
-    at = TopicPartition(EVENTS, 0)
-    with closing(
-        KafkaConsumer(bootstrap_servers=lock.settings.broker, group_id=ahead.group, enable_auto_commit=False)
-    ) as consumer:
-        consumer.assign([at])
-        consumer.commit({at: OffsetAndMetadata(1_000_000, "", -1)})
+    ahead, (worker,) = replace(lock.settings, group="ahead"), lock.workers
     sent(lock, "forgotten", 1.5)
-    with closing(Publisher.open(ahead)) as publisher, pytest.raises(ChainStopped, match="put back from a backup"):
-        publisher.run_once()
+    worker.process.send_signal(signal.SIGSTOP)
+    try:
+        lock.send([event("acme", f"p{number}@example.com", mailing="forgotten") for number in range(20)])
+        ends = {TopicPartition(EVENTS, at): end for at, end in log_ends(lock.settings.broker, EVENTS).items()}
+        consumer = KafkaConsumer(bootstrap_servers=ahead.broker, group_id=ahead.group, enable_auto_commit=False)
+        with closing(consumer):
+            consumer.assign(list(ends))
+            consumer.commit({at: OffsetAndMetadata(end, "", -1) for at, end in ends.items()})
+        with closing(Publisher.open(ahead)) as publisher, pytest.raises(ChainStopped, match="put back from a backup"):
+            publisher.run_once()
+    finally:
+        worker.process.send_signal(signal.SIGCONT)
     assert of(lock, "forgotten") == {}
     with closing(Publisher.open(lock.settings)) as publisher:
         until_published(lock, publisher, "forgotten", 0)

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from pseudonymizer.consent import Mode
 from streams.errors import SettingsError
 from streams.tenants import (
+    DAY_MS,
     PurposeSettings,
     TenantSettings,
+    Windows,
     changes,
     days,
     fingerprint,
@@ -56,6 +58,17 @@ def test_the_documented_example_is_all_defaults() -> None:
     assert acme == TenantSettings(
         "acme", False, "declared", (), {"engagement": PurposeSettings(Mode.PERSONAL, 390)}, "mailing", 30
     )
+
+
+def test_a_window_that_grows_again_stays_as_short_as_it_was_when_it_was_over() -> None:
+    def held(window: str) -> dict[str, TenantSettings]:
+        return parse(EXAMPLE.replace("30 days", window))
+
+    windows = Windows([(0, held("30 days")), (10 * DAY_MS, held("7 days")), (20 * DAY_MS, held("30 days"))])
+    of = {sent: windows.shortest("acme", sent * DAY_MS) for sent in (1, 8, 13, 14, 15, 25)}
+    assert of == {1: 7, 8: 7, 13: 7, 14: 30, 15: 30, 25: 30}
+    assert windows.shortest("nobody", 0) == Windows([]).shortest("acme", 0) == 30
+    assert Windows([(5, held("7 days"))]).shortest("acme", 0) == 7
 
 
 @given(tenants)
