@@ -14,7 +14,7 @@ from streams import migrate, replay, topics
 from streams.errors import StoreRefused
 from streams.settings import load
 from streams.stores import Role, Store, connect
-from tests.lock import Lock, event, iso, now_ms
+from tests.lock import Lock, event, iso, mailing, now_ms
 
 pytestmark = pytest.mark.stack
 
@@ -177,3 +177,13 @@ def test_what_was_refused_is_listed_opened_and_sent_again_once(lock: Lock) -> No
     assert {entry["kind"] for entry in entries["keys"]} >= {"day", "seen"}
     ring = (lock.stack.directory / "kek" / "kek").read_bytes().hex()
     assert ring not in json.dumps(entries)
+
+
+def test_what_a_sender_or_an_operator_writes_is_no_markup(lock: Lock) -> None:
+    odd = "[/b] [red]:smile:"
+    lock.send([event("acme", "erika@example.com", mailing=odd), mailing("acme", odd, {})])
+    lock.run("readers", "add", "--tenant", "acme", "--role", "sender", "--label", odd)
+    lock.until(lambda: ("acme", odd, "open", None, "human") in lock.totals(), what="the event to be counted")
+    lock.until(lambda: odd in lock.run("figures", "--tenant", "acme", check=False).stdout, what="the mailing")
+    for command in (("totals",), ("readers", "list"), ("figures", "--tenant", "acme", "--mailing", odd)):
+        assert odd in lock.run(*command).stdout
