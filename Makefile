@@ -21,7 +21,7 @@ demo: setup      ## the main job in about a minute: a week of three senders thro
 	$(BIN)/schleuse demo
 
 test: setup      ## the default test suite (no Java, no Docker)
-	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 test-kafka: setup  ## the suite that needs Apache Kafka itself (Java 17 or later; its jars by KAFKA_HOME or Maven)
 	$(BIN)/pytest -q -m kafka
