@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from streams.errors import SchleuseError, SettingsError
-from streams.processes import running, set_up
+from streams.processes import running, schleuse, set_up
 
 if TYPE_CHECKING:
     from deploy.embedded.stack import Stack
@@ -61,7 +62,8 @@ def demo(events: int, seed: int, keep: Path | None, broker: Any, leave: bool, as
         if leave:
             _show(summary, console)
         if keep:
-            console.print(f"\nEverything is kept in {keep}: schleuse stack start --dir {keep}")
+            console.print(f"\nEverything is kept in {keep}:")
+            click.echo(shlex.join([schleuse(), "stack", "start", "--dir", str(keep)]), err=as_json)  # not wrapped
     if not summary["exact"]:
         sys.exit(1)
 

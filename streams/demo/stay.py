@@ -18,7 +18,7 @@ from typing import Final
 
 from streams.dashboard.readers import ReaderRole, let_in
 from streams.errors import SchleuseError
-from streams.processes import once, running
+from streams.processes import once, running, schleuse
 from streams.settings import Settings
 from streams.stores import Role, Store, connect
 
@@ -70,7 +70,8 @@ def _invitation(settings: Settings, config: Path, address: str, tenants: Sequenc
             yield f"  {tenants[0]:<11} {role:<9} {let_in(store, tenants[0], role, 'demo', until)}"
     finally:
         store.close()
-    yield f"More keys: schleuse --config {shlex.quote(str(config))} readers add --tenant {tenants[0]} --role analyst"
+    command = shlex.join([schleuse(), "--config", str(config), "readers", "add", "--tenant", tenants[0]])
+    yield f"More keys: {command} --role analyst"
     yield "Log in with one of these keys; they open for a day. Ctrl-C ends everything."
 
 
