@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import cache, wraps
 from importlib import resources
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_plus, urlsplit
 
 import jinja2
 import markupsafe
@@ -116,13 +116,21 @@ async def _static(request: web.Request) -> web.StreamResponse:
 
 
 def _words(request: web.Request) -> Words:
-    chosen = request.cookies.get(LANGUAGE)
+    chosen = request.query.get("language")
+    if chosen not in LANGUAGES:
+        chosen = request.cookies.get(LANGUAGE)
     if chosen not in LANGUAGES:
         wanted = (
             part.split(";")[0].strip()[:2].lower() for part in request.headers.get("Accept-Language", "").split(",")
         )
         chosen = next((one for one in wanted if one in LANGUAGES), LANGUAGES[0])
     return Words(chosen)
+
+
+def _query(request: web.Request) -> str:
+    """The query as it came, but for a language: what is decoded there would be another question when asked again."""
+    parts = request.rel_url.raw_query_string.split("&")
+    return "&".join(part for part in parts if part and unquote_plus(part.partition("=")[0]) != "language")
 
 
 def _render(
@@ -132,7 +140,7 @@ def _render(
     body = (
         _templates()
         .get_template(f"{name}.html")
-        .render(t=_words(request), reader=reader, page=name, here=here, query=request.query_string, **values)
+        .render(t=_words(request), reader=reader, page=name, here=here, query=_query(request), **values)
     )
     tag = hashlib.sha256(body.encode()).hexdigest()[:24]
     headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache", "Vary": "Cookie, Accept-Language"}
@@ -144,21 +152,28 @@ def _render(
 async def problem(request: web.Request, error: Problem) -> web.Response:
     """An error as a page; whoever is logged in stays it."""
     words = _words(request)
-    says = words.get(f"error.{error.name}", words("error.other"))
+    says = words.get(f"error.{error.name}", words("error.fault" if error.status >= 500 else "error.other"))
     reader = request.get(READER)
     if reader is None and error.status < 500:  # with those the store need not be asked again
         with suppress(SchleuseError, TimeoutError):
             reader = await asyncio.wait_for(_reader(request), 1.0)  # an error is told soon, or without navigation
-    return _render(request, "problem", reader, error.status, says=says)
+    return _remembered(request, _render(request, "problem", reader, error.status, says=says))
+
+
+def _remembered(request: web.Request, response: web.Response) -> web.Response:
+    """An answer with which a browser keeps the language that it asked for, if it did."""
+    if (asked := request.query.get("language")) in LANGUAGES:
+        response.set_cookie(LANGUAGE, asked, max_age=_YEAR, samesite="Lax", **_cookie(request))
+    return response
 
 
 def _asked_language(request: web.Request) -> web.Response | None:
-    """Where a page was asked for in a language: remember it, and show the page."""
+    """Where a page was asked for in a language: remember it, and show the page. An error's page is shown at once."""
     if request.query.get("language") not in LANGUAGES:
         return None
-    response = web.Response(status=303, headers={"Location": str(request.rel_url.without_query_params("language"))})
-    response.set_cookie(LANGUAGE, request.query["language"], max_age=_YEAR, samesite="Lax", **_cookie(request))
-    return response
+    query = _query(request)
+    to = request.rel_url.raw_path + (f"?{query}" if query else "")
+    return _remembered(request, web.Response(status=303, headers={"Location": to}))
 
 
 def _cookie(request: web.Request) -> dict[str, Any]:

@@ -21,12 +21,24 @@ pytestmark = [pytest.mark.browser, pytest.mark.stack]
 CHROMIUM = shutil.which(os.environ.get("CHROMIUM", "chromium"))
 FLAGS = ["--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PAGES = ("/mailings", "/mailings/spring", "/trends", "/officer", "/about", "/api", "/no-such-page")
+LATER = (
+    "INSERT INTO published (tenant, mailing, step, hours, kind, dimension, value, actor, recipients, margin, too_few, "
+    "sent, measured, sigma, rho, batch, deadline) SELECT tenant, mailing, 39, 720, kind, dimension, value, actor, "
+    "{recipients:UInt32}, {margin:UInt32}, false, {sent:UInt32}, 0, 0, rho, batch, now64(3) + 60 FROM published "
+    "WHERE tenant = 'acme' AND mailing = {mailing:String} AND kind = 'open' AND dimension = 'all' AND actor = 'human' "
+    "LIMIT 1"
+)
+WIDE = {"recipients": 31_730, "margin": 60, "sent": 100_000}
+SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     with served(tmp_path_factory.mktemp("browser")) as running:
         running.lock.run("rights", "--once")
+        client = connect(running.lock.settings, Store.ANALYTICS, Role.PUBLISHER)
+        client.do("a test publishing a share with two decimals", LATER, {"mailing": "spring", **WIDE})
+        client.close()
         yield running
 
 
@@ -61,6 +73,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "light": {"viewport": {"width": 1280, "height": 900}},
     "dark, German": {"color_scheme": "dark", "locale": "de-DE"},
     "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
+    "small phone": {"viewport": {"width": 320, "height": 640}, "is_mobile": True},
     "phone, dark": {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "color_scheme": "dark"},
 }
 
@@ -74,8 +87,8 @@ def test_nobody_is_kept_out_and_nothing_is_refused(site: Dashboard, chromium: Br
             page.wait_for_load_state("networkidle")
             found = Axe().run(page).response["violations"]
             assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == [], path
-            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert wide <= 0, path
+            page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+            assert page.evaluate(SIDEWAYS) <= 0, path
             if look == "dark, German":
                 assert page.get_attribute("html", "lang") == "de"
         assert [text for text in wrong if "404" not in text] == []
@@ -84,6 +97,32 @@ def test_nobody_is_kept_out_and_nothing_is_refused(site: Dashboard, chromium: Br
     page.goto(f"{site.address}/login")
     assert Axe().run(page).response["violations"] == []
     context.close()
+
+
+@pytest.mark.parametrize("look", ["small phone", "phone, dark"])
+def test_a_phone_shows_the_main_figure_in_one_line_and_the_words_of_every_bar(
+    site: Dashboard, chromium: Browser, look: str
+) -> None:
+    for locale in ("en-US", "de-DE"):
+        with reading(site, chromium, **LOOKS[look], locale=locale) as (page, _):
+            page.goto(f"{site.address}/mailings/spring")
+            expect(page.locator(".plot .main-svg").first).to_be_visible()
+            tile = page.locator(".tiles .big").first
+            expect(tile).to_have_text("31.73\xa0%\xa0±\xa00.06" if locale == "en-US" else "31,73\xa0%\xa0±\xa00,06")
+            wide, lines = tile.evaluate("""tile => {
+                const range = document.createRange();
+                range.selectNodeContents(tile.querySelector('strong'));
+                return [range.getBoundingClientRect().right - tile.getBoundingClientRect().right,
+                    range.getClientRects().length];
+            }""")
+            assert (wide <= 0, lines) == (True, 1)
+            ink = page.evaluate("getComputedStyle(document.body).color")
+            said = page.locator("figure[data-chart=bars] .textpoint text").evaluate_all(
+                """texts => texts.map((text) => [text.textContent, getComputedStyle(text).fill,
+                text.getBoundingClientRect().right < text.closest('svg').getBoundingClientRect().right])"""
+            )
+            few = "too few to say,at most" if locale == "en-US" else "zu wenige für eine Aussage,höchstens"
+            assert [(text.startswith(few), fill, fits) for text, fill, fits in said] == [(True, ink, True)] * 3
 
 
 def test_charts_are_drawn_from_the_tables_behind_them(site: Dashboard, chromium: Browser) -> None:
@@ -134,13 +173,8 @@ def test_fresh_figures_arrive_without_reloading(site: Dashboard, chromium: Brows
         page.evaluate("window.unchanged = true")
         page.clock.run_for(16_000)
         client = connect(site.lock.settings, Store.ANALYTICS, Role.PUBLISHER)
-        client.do(
-            "a test publishing a later step",
-            "INSERT INTO published (tenant, mailing, step, hours, kind, dimension, value, actor, recipients, margin, "
-            "too_few, sent, measured, sigma, rho, batch, deadline) SELECT tenant, mailing, 39, 720, kind, dimension, "
-            "value, actor, 777, 7, false, 1000, 0, 0, rho, batch, now64(3) + 60 FROM published WHERE tenant = 'acme' "
-            "AND mailing = 'summer' AND kind = 'open' AND dimension = 'all' AND actor = 'human' LIMIT 1",
-        )
+        later = {"mailing": "summer", "recipients": 777, "margin": 7, "sent": 1_000}
+        client.do("a test publishing a later step", LATER, later)
         client.close()
         time.sleep(2 * EDITION_SECONDS)  # for so long the dashboard may answer what it knows
         page.clock.run_for(16_000)

@@ -7,13 +7,15 @@ import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import markupsafe
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 from aggregates.reading import Reading
 from streams.dashboard import api, server, sessions, site
 from streams.dashboard.figures import History, Mailing, Page
-from streams.dashboard.pages import SESSION
+from streams.dashboard.pages import LANGUAGE, SESSION
 from streams.dashboard.site import Problem
 from streams.errors import StoreUnavailable
 from streams.settings import Settings
@@ -160,3 +162,57 @@ def test_a_cursor_that_nobody_made_is_refused_however_deep() -> None:
     for text in ("[" * 1_500, "[" * 100_000, "[]", '[1,"a",2]', "9" * 5_000):
         with pytest.raises(Problem, match="unchanged"):
             api.place(base64.urlsafe_b64encode(text.encode()).decode(), (int, str))
+
+
+def asked(address: str) -> URL:
+    """An address that is sent as it is."""
+    return URL(address, encoded=True)
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ("", ""),
+        ("named=%23x", "named=%23x"),
+        ("named=100%2541", "named=100%2541"),
+        ("cursor=%00&named=a%26b+c", "cursor=%00&named=a%26b+c"),
+        ('named="><script>', 'named="><script>'),
+        ("%6Canguage=xx&named=%C3%A4", "named=%C3%A4"),
+    ],
+)
+def test_another_language_shows_the_same_question(query: str, kept: str) -> None:
+    async def use(client: Client, _: Answers) -> None:
+        for path in ("/login", "/no-such-page"):
+            page = await (await client.get(asked(f"{path}?{query}"))).text()
+            link = f"?{kept}&language=de" if kept else "?language=de"
+            assert f'href="{markupsafe.escape(link)}"' in page
+        moved = await client.get(asked(f"/login{link}"), allow_redirects=False)
+        assert (moved.status, moved.headers["Location"]) == (303, f"/login?{kept}" if kept else "/login")
+        assert moved.cookies[LANGUAGE].value == "de"
+
+    served(use)
+
+
+def test_an_error_is_told_in_the_language_asked_for_and_leads_nowhere_else() -> None:
+    async def use(client: Client, _: Answers) -> None:
+        for path in ("/no-such-page", "//evil.example/x", "/mailings.csv/x"):
+            address = asked(f"{client.make_url('/')}{path[1:]}?language=de")
+            page = await client.session.get(address, allow_redirects=False)
+            assert (page.status, page.cookies[LANGUAGE].value) == (404, "de")
+            text = await page.text()
+            assert "Diese Seite gibt es nicht." in text
+            assert 'href="?language=en"' in text
+        assert "Diese Seite gibt es nicht." in await (await client.get("/no-such-page")).text()  # it is remembered
+
+    served(use)
+
+
+def test_an_error_says_whose_fault_it_is_and_what_to_do() -> None:
+    async def use(client: Client, _: Answers) -> None:
+        hers = logged_in(client)
+        bad = await client.get("/mailings?cursor=erika", headers=hers)
+        assert (bad.status, "Go back to the start" in await bad.text()) == (400, True)
+        fault = await client.get("/trends", headers=hers)  # of this the store knows no answer
+        assert (fault.status, "not with your request" in await fault.text()) == (500, True)
+
+    served(use)

@@ -33,7 +33,7 @@ function columns(table) {
         series: head.dataset.series,
         title: head.textContent,
         x,
-        text: cells.map((cell) => cell.textContent.trim()),
+        text: cells.map((cell) => (cell.querySelector(".said") || cell).textContent.trim().replace(/\s*\n\s*/g, " ")),
         y: cells.map((cell) => number(cell, "y")),
         margin: cells.map((cell) => number(cell, "m")),
         low: cells.map((cell) => number(cell, "low")),
@@ -98,15 +98,24 @@ const KINDS = {
     }),
   bars: (found) =>
     found.flatMap((column) => [{
+      // Too few to say: a band from nobody to how many it is at most, with the words, which are often longer than it.
       type: "bar",
       orientation: "h",
       x: column.y.map((value, at) => (value === null ? column.high[at] : null)),
       y: column.x,
       text: column.text,
-      marker: { color: faint(column.series, 0.3) },
+      marker: { color: faint(column.series, 0.22) },
       hovertemplate: "%{text}<extra></extra>",
-      textposition: "inside",
-      insidetextanchor: "start",
+      textposition: "none",
+    }, {
+      mode: "text",
+      x: column.high.map((high) => (high === null ? null : 0)),
+      y: column.x,
+      text: column.text.map((text) => text.replace(", ", ",<br>")),
+      textfont: { color: color("ink"), size: 12 },
+      textposition: "middle right",
+      cliponaxis: false,
+      hoverinfo: "skip",
     }, {
       type: "bar",
       orientation: "h",
@@ -121,6 +130,14 @@ const KINDS = {
     }]),
 };
 
+// An axis of hours, which grow as the steps do; a little wider than they are, or the last label is not drawn.
+function hours(all, wide) {
+  const axis = { type: "log", tickangle: 0, tickvals: [1, 3, 6, 12, 24, 72, 168, ...(wide < 480 ? [] : [336]), 720] };
+  const [first, last] = [Math.min(...all), Math.max(...all)].map(Math.log10);
+  const more = 0.01 * (last - first);
+  return first < last ? { ...axis, range: [first - more, last + more] } : axis;
+}
+
 function draw(figure) {
   const kind = figure.dataset.chart;
   const found = columns(figure.querySelector("table"));
@@ -132,18 +149,20 @@ function draw(figure) {
     plot.setAttribute("aria-labelledby", figure.getAttribute("aria-labelledby"));
     figure.insertBefore(plot, figure.querySelector("details"));
   }
-  const axis = { color: color("soft"), gridcolor: color("line"), zerolinecolor: color("line"), fixedrange: true, automargin: true };
+  const apart = { ticks: "outside", ticklen: 6, tickcolor: "rgba(0,0,0,0)" }; // or the first labels of both axes meet
+  const lines = { color: color("soft"), gridcolor: color("line"), zerolinecolor: color("line") };
+  const axis = { ...lines, ...apart, fixedrange: true, automargin: true };
   const upward = { ...axis, rangemode: "tozero", ...(kind === "days" ? { tickformat: ",d" } : { ticksuffix: "\u00a0%" }) };
   const along = { ...axis, title: { text: figure.dataset.xTitle || "", standoff: 8 } };
-  if (kind === "lines" || kind === "beside") Object.assign(along, { type: "log", tickvals: [1, 3, 6, 12, 24, 72, 168, 336, 720] });
+  if (kind === "lines" || kind === "beside") Object.assign(along, hours(found[0].x.map(Number), figure.clientWidth));
   if (kind === "months") Object.assign(along, { type: "date", tickformat: "%m/%Y", dtick: "M1", tickangle: 0, nticks: 8 });
   const room = Math.max(2, Math.floor(figure.clientWidth / 90)); // labels of months that fit beside each other
   if (kind === "months" && found[0].x.length > room) along.dtick = `M${Math.ceil(found[0].x.length / room)}`;
   if (kind === "days") Object.assign(along, { type: "date", tickformat: language === "de" ? "%d.%m." : "%d %b", nticks: 8 });
   if (kind === "days" && found[0].x.length < 8) along.tickvals = found[0].x;
-  if (kind === "bars") Object.assign(axis, { autorange: "reversed", type: "category", ticks: "outside", ticklen: 6, tickcolor: "rgba(0,0,0,0)" });
+  if (kind === "bars") Object.assign(axis, { autorange: "reversed", type: "category" });
   const layout = {
-    margin: { l: 8, r: 12, t: 8, b: 8 },
+    margin: { l: 8, r: 16, t: 8, b: 8 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: color("soft") },

@@ -58,13 +58,20 @@ class Words:
 
     def at_most(self, reading: Reading) -> str:
         """What there is to say where it is too few to say."""
+        return self._at_most("figure.at_most", reading)
+
+    def bound(self, reading: Reading) -> str:
+        """The same in a narrow cell: "≤ 6 %"."""
+        return self._at_most("figure.bound", reading)
+
+    def _at_most(self, key: str, reading: Reading) -> str:
         if not reading.sent:
-            return self("figure.at_most_recipients", count=self.number(reading.at_most))
+            return self(f"{key}_recipients", count=self.number(reading.at_most))
         share = 100 * reading.at_most / reading.sent
         decimals = 0 if share >= 1 else 1
         step: float = 10**-decimals
         up = -(-share // step) * step  # rounded up: it is a bound
-        return self("figure.at_most", share=f"{self.number(up, decimals)}{THIN}%")
+        return self(key, share=f"{self.number(up, decimals)}{THIN}%")
 
     def day(self, at: datetime.date) -> str:
         """A date."""
