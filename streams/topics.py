@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from streams import broker
 from streams.broker import Described, admin, describe, log_ends
 from streams.errors import BrokerError
 
@@ -263,10 +264,8 @@ def committed(settings: Settings, topic: str, partitions: Iterable[int]) -> dict
 
     Raises BrokerError.
     """
-    wanted = [TopicPartition(topic, number) for number in partitions]
     with admin(settings.broker, "asking for committed offsets") as client:
-        found = client.list_group_offsets({settings.group: wanted}).get(settings.group, {})
-        return {tp.partition: one.offset for tp, one in found.items() if one.offset >= 0}
+        return broker.committed(client, settings.group, topic, partitions)
 
 
 def trim(settings: Settings, topic: str, below: Mapping[int, int]) -> None:
